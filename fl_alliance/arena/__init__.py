@@ -1,0 +1,1 @@
+"""Contests between models, beside the core. Nothing is built here yet."""

@@ -1,0 +1,112 @@
+"""Every exception of the alliance, as one tree.
+
+    AllianceError
+    |-- BadInput                    a person gave something wrong: a file, a setting, a plan
+    |   |-- BadConfig               a configuration file or a command-line value
+    |   |-- BadRecords              the private data file: missing column, null unit, empty file
+    |   |-- BadModel                the model folder: pickle, wrong digest, unknown architecture
+    |   `-- BadPlan                 a training plan that cannot be run or summed exactly
+    |-- MalformedMessage            bytes from outside that are not a canonical, valid message
+    |-- NotAuthentic                a signature, signer, label or digest does not match
+    |-- OutOfOrder                  an authentic message that the state does not await
+    |-- PolicyRefused               the institution's own policy forbids it
+    |   `-- BudgetExceeded          it would spend more privacy budget than a cap allows
+    |-- LedgerBroken                the privacy ledger fails its own verification
+    |   `-- LedgerRolledBack        the ledger is older than a head that was seen outside
+    |-- SumRefused                  what should be the sum is not the sum of the signed uploads
+    |   |-- WrongCipher             made with other parameters, size or library version
+    |   `-- OutOfRange              a decoded digit or coordinate outside its range
+    |-- SecretUnavailable           fewer shares than the threshold, or a share that does not open
+    |-- StoreFailed                 journal, blob store or key file cannot be used
+    |-- LinkFailed                  the transport could not carry the bytes
+    |-- JobAborted                  the job ended with a stated reason
+    `-- EvidenceRefused             an auditor's step failed; names the file and the step
+
+A message names the field, the value seen and what would be right. Private values never appear in one.
+"""
+
+from __future__ import annotations
+
+
+class AllianceError(Exception):
+    """Root of the tree. Catch this at the border of a process, and nothing wider."""
+
+
+class BadInput(AllianceError):
+    """A person gave something wrong."""
+
+
+class BadConfig(BadInput):
+    """A configuration file or a command-line value is wrong."""
+
+
+class BadRecords(BadInput):
+    """The private data file can't be used as it is."""
+
+
+class BadModel(BadInput):
+    """The model folder can't be trusted or used."""
+
+
+class BadPlan(BadInput):
+    """The training plan can't be run."""
+
+
+class MalformedMessage(AllianceError):
+    """Foreign bytes are not a canonical, valid message."""
+
+
+class NotAuthentic(AllianceError):
+    """A signature, signer, label or digest does not match."""
+
+
+class OutOfOrder(AllianceError):
+    """An authentic message that the present state does not await."""
+
+
+class PolicyRefused(AllianceError):
+    """The institution's own policy forbids it."""
+
+
+class BudgetExceeded(PolicyRefused):
+    """It would spend more privacy budget than a cap of the policy allows."""
+
+
+class LedgerBroken(AllianceError):
+    """The privacy ledger fails its own verification."""
+
+
+class LedgerRolledBack(LedgerBroken):
+    """The local ledger is older than a head that was seen outside the house."""
+
+
+class SumRefused(AllianceError):
+    """What should be the sum is not the sum of the signed uploads."""
+
+
+class WrongCipher(SumRefused):
+    """A ciphertext was made with other parameters, another size or another library version."""
+
+
+class OutOfRange(SumRefused):
+    """A decoded digit or a coordinate lies outside its range."""
+
+
+class SecretUnavailable(AllianceError):
+    """Fewer shares than the threshold, or a share that does not open."""
+
+
+class StoreFailed(AllianceError):
+    """The journal, the blob store or a key file can't be used."""
+
+
+class LinkFailed(AllianceError):
+    """The transport could not carry the bytes."""
+
+
+class JobAborted(AllianceError):
+    """The job ended with a stated reason."""
+
+
+class EvidenceRefused(AllianceError):
+    """An auditor's step failed; the text names the file and the step."""

@@ -1,0 +1,1 @@
+"""Sign, bundle, verify: what an auditor runs offline, in numbered steps."""

@@ -1,0 +1,1 @@
+"""Model registry and studio, beside the core. Nothing is built here yet."""

@@ -1,0 +1,1 @@
+"""The shell: coordinator, institution, auditor; configuration and wiring."""

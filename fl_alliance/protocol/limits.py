@@ -1,0 +1,23 @@
+"""Upper bounds of everything that arrives from outside. Checked before anything is parsed or stored."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_MESSAGE_BYTES: Final = 8 << 20
+"""Longest encoded envelope. A round with 100 members relays about 100 signed shares lists of 100 entries."""
+
+MAX_BLOB_BYTES: Final = 4 << 30
+"""Longest ciphertext or adapter, in bytes."""
+
+MAX_MEMBERS: Final = 1000
+"""Institutions in one alliance."""
+
+MIN_MEMBERS: Final = 3
+"""Fewest institutions in one sum: with two, the sum minus one's own update is the other's."""
+
+MAX_ROUNDS: Final = 10_000
+"""Rounds in one job."""
+
+MAX_NAME: Final = 63
+"""Longest name of a member, job or data set (a DNS label)."""

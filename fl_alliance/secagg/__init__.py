@@ -1,0 +1,1 @@
+"""Sums under encryption, local steps only: fixed point, packing, masks, shares, cipher."""

@@ -1,0 +1,1 @@
+"""Journal, ledger file, blobs and secrets on disk."""

@@ -1,0 +1,1 @@
+"""Qwen, LoRA and Opacus: records in, a bounded and noised update out."""

@@ -10,7 +10,7 @@ from fl_alliance.protocol.ids import BlobRef
 
 
 class Blobs(Protocol):
-    """Content-addressed bytes. What is there is whole and has the digest that names it; no half-written blob is seen."""
+    """Content-addressed bytes. What is there is whole and has the digest that names it; no half-written blob shows."""
 
     def put(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """Store `chunks` under `ref`, durably.

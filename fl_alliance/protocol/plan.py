@@ -1,0 +1,154 @@
+"""The training plan: everything that the institutions agree on before a record is read. It holds no cohort's true size.
+
+Settings that change privacy are in `PrivacyPlan`; the ones that change what is learnt are in `AdapterPlan` and
+`OptimizerPlan`; the ones of the blind sum in `SumPlan`. No seed of any noise is among them.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fl_alliance.protocol.ids import DecimalText, Digest, Name
+from fl_alliance.protocol.limits import MAX_MEMBERS, MAX_ROUNDS, MIN_MEMBERS
+from fl_alliance.protocol.model import Wire
+
+
+def items(least: int, most: int) -> object:
+    """Bounds of a list that travels (JSON has lists, we keep tuples)."""
+    return Field(min_length=least, max_length=most, strict=False)
+
+
+class ModelFile(Wire):
+    """One file of the base model's folder."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    digest: Digest
+
+
+class AdapterPlan(Wire):
+    """The LoRA adapter (Hu et al. 2021). `ffa`: A is frozen at a public draw, B is trained (Sun et al. 2024)."""
+
+    method: Literal["ffa-lora", "lora"] = "ffa-lora"
+    rank: Annotated[int, Field(ge=1, le=256)]
+    alpha: Annotated[int, Field(ge=1, le=1024)]
+    targets: Annotated[tuple[str, ...], items(1, 16)]
+    """Names of the Linear modules that get an adapter, such as `q_proj`."""
+    modules: Annotated[int, Field(ge=1)]
+    """How many modules the targets must hit: fewer means a mixer was skipped silently."""
+    public_seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    """Draws the frozen A. Public by design: it is the starting point, not noise."""
+
+
+class OptimizerPlan(Wire):
+    """The local optimizer; its state starts anew in each round."""
+
+    name: Literal["sgd", "adam"]
+    learning_rate: DecimalText
+    momentum: DecimalText = "0"
+    """For sgd: momentum. For adam: beta1."""
+    beta2: DecimalText = "0.999"
+    """For adam only."""
+
+
+class PrivacyPlan(Wire):
+    """What decides epsilon: DP-SGD with Poisson sampling of units (Abadi et al. 2016), add-or-remove one unit."""
+
+    unit: Annotated[str, Field(min_length=1, max_length=63)]
+    """The unit of privacy in plain words: patient, student, headword."""
+    clip_norm: DecimalText
+    """L2 bound C of one unit's gradient."""
+    noise_multiplier: DecimalText
+    """Standard deviation of the noise over C (sigma)."""
+    sampling_rate: DecimalText
+    """Probability q that a unit is in a step's sample."""
+    steps_per_round: Annotated[int, Field(ge=1, le=100_000)]
+    records_per_unit: Annotated[int, Field(ge=1, le=1000)]
+    """At most so many records of a unit are used in a step (k)."""
+    delta: DecimalText
+    epsilon_cap: DecimalText
+    """No member may spend more on this job; the plan's own epsilon must be below it."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        for name in ("clip_norm", "noise_multiplier", "sampling_rate", "delta", "epsilon_cap"):
+            if Decimal(getattr(self, name)) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+        if Decimal(self.sampling_rate) > 1:
+            raise ValueError(f"sampling_rate {self.sampling_rate} must be at most 1")
+        if Decimal(self.delta) >= 1:
+            raise ValueError(f"delta {self.delta} must be below 1")
+        return self
+
+
+class SumPlan(Wire):
+    """The blind sum: fixed point and the cipher's version (docs/architecture.md, secure aggregation)."""
+
+    coordinate_clip: DecimalText
+    """Each coordinate of an update is clipped to [-c, c] before it is made an integer."""
+    bits: Literal[8, 12, 16, 18, 20] = 16
+    cipher: Literal["tenseal-0.3.18/bfv-4096-60"] = "tenseal-0.3.18/bfv-4096-60"
+    """Library version and parameter family: SEAL refuses another version's bytes."""
+
+
+class Member(Wire):
+    """A member of the job and what it declared about itself."""
+
+    name: Name
+    declared_units: Annotated[int, Field(ge=1, le=10**9)]
+    """A public constant that the institution declared; the true number of units is never in a plan."""
+
+
+class TrainingPlan(Wire):
+    """A job: one adapter of one base model, so many rounds, by these members, under these privacy settings."""
+
+    kind: Literal["training-plan"] = "training-plan"
+    version: Literal[1] = 1
+    alliance: Name
+    job: Name
+    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+    members: Annotated[tuple[Member, ...], items(MIN_MEMBERS, MAX_MEMBERS)]
+    threshold: Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
+    """Shares that open a member's self mask (t > n/2)."""
+    quorum: Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
+    """Members that must sign the same adapter before it is released."""
+    model: Annotated[tuple[ModelFile, ...], items(1, 200)]
+    adapter: AdapterPlan
+    optimizer: OptimizerPlan
+    privacy: PrivacyPlan
+    sum: SumPlan
+    max_tokens: Annotated[int, Field(ge=8, le=32_768)]
+    """Longest record; longer ones are cut at the end."""
+    release_to_coordinator: bool = False
+    phase_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 600
+    """The round aborts when a phase takes longer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [member.name for member in self.members]
+        if names != sorted(set(names)):
+            raise ValueError("members must be sorted by name, each once")
+        if not len(names) // 2 < self.threshold <= len(names):
+            raise ValueError(f"threshold {self.threshold} must be above half of {len(names)} members and at most all")
+        if not len(names) // 2 < self.quorum <= len(names):
+            raise ValueError(f"quorum {self.quorum} must be above half of {len(names)} members and at most all")
+        files = [file.name for file in self.model]
+        if files != sorted(set(files)):
+            raise ValueError("model files must be sorted by name, each once")
+        if not self.adapter.targets == tuple(sorted(set(self.adapter.targets))):
+            raise ValueError("adapter targets must be sorted, each once")
+        least = min(member.declared_units for member in self.members)
+        if Decimal(self.privacy.delta) * 10 * least > 1:
+            raise ValueError(f"delta {self.privacy.delta} is above 1 / (10 * {least} declared units)")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, sorted."""
+        return tuple(member.name for member in self.members)
+
+    def declared_units(self, name: str) -> int:
+        """Return what member `name` declared (KeyError: not a member)."""
+        return {member.name: member.declared_units for member in self.members}[name]

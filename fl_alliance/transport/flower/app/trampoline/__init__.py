@@ -1,0 +1,1 @@
+"""A name for a run; see nothing.py."""

@@ -1,0 +1,270 @@
+"""The coordinator's end over Flower: an embedded SuperLink behind two doors, and the run's ServerApp seat.
+
+Threads: the two listeners and the heartbeat of the run have one each. `ask`, `replies`, `online` and `close` may be
+called from any thread; one lock guards the bookkeeping and is never held while waiting for replies.
+
+A request stays in this process until its member is online, and is sent again when Flower says that it or its reply got
+lost. So a handler can see a request twice, and `replies` can return two replies to one request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from fl_alliance.errors import BadConfig, LinkFailed
+from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
+from fl_alliance.protocol.ports import Blobs, Reply
+from fl_alliance.transport.flower.bundle import trampoline
+from fl_alliance.transport.flower.front import PrivateFront, PublicFront
+from fl_alliance.transport.flower.internals.superlink import FLEET_ROUTES, Control, Seat, node_key_pem, superlink_app
+from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, LOST, REFUSED_BUNDLE, Note, Parcel, Unfit
+from fl_alliance.transport.flower.serving import Listener, bind
+from fl_alliance.transport.flower.tls import TlsFiles
+from fl_alliance.transport.flower.uploads import BlobRoutes
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+IN_MEMORY = ":flwr-in-memory:"
+_POLL_S = (0.02, 0.3)
+_BEAT_S = 15.0
+_TRIES = 4
+_MOST_SENDS = 50
+
+
+@dataclass
+class _Ask:
+    member: str
+    request: bytes
+    digest: str
+    deadline: float
+    sends: int = 0
+
+
+class FlowerCoordinatorLink:
+    """`CoordinatorLink` that listens on `host` and `port` (0: any free one; see the attribute `port`).
+
+    `nodes` is the whole list of members: a node whose key is not in it is struck off. With the same `database` (a path,
+    or `IN_MEMORY`) the members' nodes are known again after a crash; what was asked is not: the caller asks again.
+    `ttl` is how long a request waits for its member and its reply, in seconds.
+
+    Raises:
+        BadConfig: a node key is no OpenSSH EC P-384 public key, or two members have the same.
+        LinkFailed: the address can't be used, or Flower refuses to start.
+    """
+
+    def __init__(
+        self, *, host: str, port: int, database: str | Path, tls: TlsFiles, nodes: Mapping[str, bytes], blobs: Blobs,
+        home: Path, ttl: float = 3600.0,
+    ) -> None:  # fmt: skip
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["FLWR_HOME"] = str(home / "flwr")
+        keys = _node_keys(nodes)
+        self.members = frozenset(nodes)
+        self._ttl = ttl
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._waiting: list[_Ask] = []
+        self._sent: dict[str, _Ask] = {}
+        self._coming: list[tuple[Parcel, _Ask]] = []
+        self._listeners: list[Listener] = []
+        self._open_doors(host, port, database, tls, BlobRoutes(blobs, home / "uploads"))
+        try:
+            self._take_part(keys)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_doors(self, host: str, port: int, database: str | Path, tls: TlsFiles, blobs: BlobRoutes) -> None:
+        public, private = bind(host, port), bind("127.0.0.1", 0)
+        token = secrets.token_urlsafe(32)
+        self._url = f"http://127.0.0.1:{private.getsockname()[1]}"
+        self._http = httpx.Client(
+            headers={"authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False, follow_redirects=False
+        )
+        app = superlink_app(str(database), private.getsockname()[1])
+        self._listeners.append(Listener(private, PrivateFront(app, token), tls=None, lifespan=True))
+        self._listeners.insert(0, Listener(public, PublicFront(app, blobs, FLEET_ROUTES), tls=tls, lifespan=False))
+        self.port = self._listeners[0].port
+
+    def _take_part(self, keys: Mapping[str, bytes]) -> None:
+        self._control = Control(self._http, self._url)
+        self._names = self._call(self._control.enrol, keys)
+        self._ids = {name: node for node, name in self._names.items()}
+        self._take_seat()
+        self._beating = threading.Thread(target=self._beat, daemon=True, name="run-heartbeat")
+        self._beating.start()
+
+    def _take_seat(self) -> None:
+        run = self._call(self._control.open_run, trampoline())
+        self._seat = self._call(Seat, self._http, self._url, run)
+        with self._lock:
+            self._waiting.extend(self._sent.values())
+            self._waiting.extend(ask for _, ask in self._coming)
+            self._sent, self._coming = {}, []
+
+    def _beat(self) -> None:
+        while not self._closed.wait(_BEAT_S):
+            try:
+                alive = self._seat.beat()
+            except httpx.HTTPStatusError:
+                alive = False
+            except httpx.HTTPError:
+                continue
+            if not alive and not self._closed.is_set():
+                log.warning("Flower gave up run %s (was this machine asleep?); starting another", self._seat.run)
+                self._retake()
+
+    def _retake(self) -> None:
+        try:
+            with self._lock:
+                self._take_seat()
+        except LinkFailed as error:
+            log.error("no new run: %s", error)  # noqa: TRY400
+
+    def ask(self, member: str, request: bytes) -> None:
+        """Queue `request` for `member` and return at once; it is sent by `replies`, as soon as the member is online.
+
+        Raises:
+            LinkFailed: `member` is unknown, the request is too long, or the link is closed.
+        """
+        if member not in self._ids:
+            raise LinkFailed(f"member {member!r} is unknown, the link knows {sorted(self._ids)}")
+        if len(request) > MAX_MESSAGE_BYTES:
+            raise LinkFailed(f"a request of {len(request)} bytes, at most {MAX_MESSAGE_BYTES}")
+        if self._closed.is_set():
+            raise LinkFailed("the link is closed")
+        with self._lock:
+            self._waiting.append(_Ask(member, request, digest_of(request), time.monotonic() + self._ttl))
+            self._send_waiting()
+
+    def replies(self, timeout: float) -> list[Reply]:
+        """Return what has arrived, waiting at most `timeout` seconds; a request that expired counts as a reply.
+
+        Raises:
+            LinkFailed: Flower answers wrongly, again and again.
+        """
+        end, pause = time.monotonic() + timeout, _POLL_S[0]
+        while not self._closed.is_set():
+            with self._lock:
+                found = self._step()
+            left = end - time.monotonic()
+            if found or left <= 0:
+                return found
+            self._closed.wait(min(pause, left))
+            pause = min(1.3 * pause, _POLL_S[1])
+        return []
+
+    def _step(self) -> list[Reply]:
+        expired = self._expired()
+        self._send_waiting()
+        if self._sent:
+            for parcel in self._call(self._seat.announced, list(self._sent)):
+                if (ask := self._sent.pop(parcel.answers, None)) is not None:
+                    self._coming.append((parcel, ask))
+        coming, self._coming = self._coming, []
+        return expired + [reply for parcel, ask in coming if (reply := self._receive(parcel, ask)) is not None]
+
+    def _expired(self) -> list[Reply]:
+        now = time.monotonic()
+        gone = [ask for ask in self._waiting if ask.deadline <= now]
+        gone += [ask for ask in self._sent.values() if ask.deadline <= now]
+        gone += [ask for _, ask in self._coming if ask.deadline <= now]
+        if gone:
+            self._waiting = [ask for ask in self._waiting if ask.deadline > now]
+            self._sent = {key: ask for key, ask in self._sent.items() if ask.deadline > now}
+            self._coming = [pair for pair in self._coming if pair[1].deadline > now]
+        return [Reply(ask.member, ask.digest, None, "expired") for ask in gone]
+
+    def _send_waiting(self) -> None:
+        if not self._waiting:
+            return
+        online = self._call(self._seat.online)
+        for ask in [ask for ask in self._waiting if self._ids[ask.member] in online]:
+            left = max(1.0, ask.deadline - time.monotonic())
+            message = self._call(self._seat.push, self._ids[ask.member], ask.request, left)
+            self._waiting.remove(ask)
+            ask.sends += 1
+            self._sent[message] = ask
+
+    def _receive(self, parcel: Parcel, ask: _Ask) -> Reply | None:
+        try:
+            note = self._call(self._seat.fetch, parcel)
+        except LinkFailed as error:
+            return self._again(ask, str(error))
+        if note is None:
+            self._coming.append((parcel, ask))
+            return None
+        if note.error in LOST:
+            return self._again(ask, "lost")
+        return Reply(ask.member, ask.digest, None if note.error else note.payload, _failure(note))
+
+    def _again(self, ask: _Ask, why: str) -> Reply | None:
+        if ask.sends >= _MOST_SENDS:
+            return Reply(ask.member, ask.digest, None, f"sent {ask.sends} times in vain: {why}")
+        self._waiting.append(ask)
+        return None
+
+    def online(self) -> frozenset[str]:
+        """Return the members whose node gave a sign of life within the last minute."""
+        present = self._call(self._seat.online)
+        return frozenset(name for node, name in self._names.items() if node in present)
+
+    def close(self) -> None:
+        """End the run, the listeners and their threads; may be called twice."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if hasattr(self, "_beating"):
+            self._beating.join(5)
+            try:
+                self._seat.leave()
+            except httpx.HTTPError as error:
+                log.info("the run was not ended in good order: %s", error)
+        for listener in self._listeners:
+            listener.close()
+        self._http.close()
+
+    def _call(self, grid: Callable[..., T], *args: Any) -> T:
+        for remaining in reversed(range(_TRIES)):
+            try:
+                return grid(*args)
+            except Unfit as error:
+                raise LinkFailed(str(error)) from error
+            except httpx.HTTPError as error:
+                if not remaining or self._closed.is_set():
+                    raise LinkFailed(f"Flower: {type(error).__name__}: {error}") from error
+                time.sleep(0.1)
+        raise LinkFailed("Flower was not asked")
+
+
+def _node_keys(nodes: Mapping[str, bytes]) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    for name, ssh in nodes.items():
+        try:
+            keys[name] = node_key_pem(ssh)
+        except ValueError as error:
+            raise BadConfig(f"node key of {name!r}: {error}") from error
+    if len(set(keys.values())) < len(keys):
+        raise BadConfig("two members have the same node key")
+    return keys
+
+
+def _failure(note: Note) -> str | None:
+    """Return a reason in our own words; what the peer wrote is cut to a short, printable name."""
+    if note.error is None:
+        return None
+    kind = {REFUSED_BUNDLE: "refused", HANDLER_RAISED: "failed"}.get(note.error, f"error {note.error}")
+    name = "".join(c for c in note.reason[:80] if c.isalnum() or c in "_-. ")
+    return f"{kind}: {name}"

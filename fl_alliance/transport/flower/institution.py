@@ -1,0 +1,205 @@
+"""The institution's end over Flower: one warm process that calls out, takes no code, answers only the known bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from fl_alliance.errors import BadConfig
+from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
+from fl_alliance.transport.flower.blobs import HttpBlobs
+from fl_alliance.transport.flower.bundle import installed_bundle
+from fl_alliance.transport.flower.internals.fleet import Fleet
+from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, REFUSED_BUNDLE, Note, Parcel, Unfit
+from fl_alliance.transport.flower.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+Handler = Callable[[bytes], bytes]
+T = TypeVar("T")
+
+_POLL_S = (0.05, 0.5)
+_BEAT_S = 20.0
+_SLOWEST_RETRY_S = 15.0
+_UPLOAD_S = 60.0
+_GONE = (400, 403, 404, 409, 410)
+"""Statuses after which the request is dropped: its run has ended, or the coordinator no longer knows it."""
+
+
+class FlowerInstitutionLink:
+    """`InstitutionLink` to the coordinator at `address` (host:port).
+
+    `node_key` is an unencrypted OpenSSH EC P-384 private key. The folder `state` keeps the node id, which is no secret:
+    with it a process that starts again within a minute is known at once.
+
+    Raises:
+        BadConfig: a TLS file or the node key can't be used.
+    """
+
+    def __init__(self, *, address: str, tls: TlsFiles, node_key: Path, state: Path) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        os.environ["FLWR_HOME"] = str(state / "flwr")
+        self._bundle = installed_bundle()
+        self._kept = state / "node-id"
+        self._http = httpx.Client(verify=tls.client_context(), timeout=30.0, follow_redirects=False)
+        self._fleet = Fleet(self._http, f"https://{address}", _load_key(node_key))
+        self._node: int | None = None
+        self.blobs: HttpBlobs = HttpBlobs(address=address, tls=tls)
+        """The coordinator's store, over the same listener."""
+
+    def serve(self, handler: Handler, *, keep_going: Callable[[], bool]) -> None:
+        """Answer every request with `handler` in the calling thread, until `keep_going` says no.
+
+        Runs on while the coordinator is away, for however long. An exception of `handler` is logged here; the
+        coordinator learns the name of its type. `keep_going` is asked twice a second, but not while `handler` runs.
+        """
+        stop = threading.Event()
+        beating = threading.Thread(target=self._beat, args=(stop,), daemon=True, name="node-heartbeat")
+        beating.start()
+        pause, failures = _POLL_S[0], 0
+        try:
+            while keep_going():
+                try:
+                    idle = not self._turn(handler)
+                    failures = 0
+                    pause = min(1.3 * pause, _POLL_S[1]) if idle else _POLL_S[0]
+                    if idle:
+                        time.sleep(pause)
+                except httpx.HTTPError as error:
+                    failures += 1
+                    self._recover(error, failures, keep_going)
+        finally:
+            stop.set()
+            beating.join(35)
+            self._leave()
+
+    def _turn(self, handler: Handler) -> bool:
+        """Come online if need be, then answer one request; False if there was none."""
+        if self._node is None:
+            self._node = self._come_online()
+        parcel = self._fleet.next(self._node)
+        if parcel is None:
+            return False
+        try:
+            self._answer(self._node, parcel, handler)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in _GONE:
+                raise
+            log.warning("a request of run %s is dropped: %s", parcel.run, error)
+        except Unfit as error:
+            log.warning("a request of run %s is dropped: %s", parcel.run, error)
+        return True
+
+    def _answer(self, node: int, parcel: Parcel, handler: Handler) -> None:
+        # (1) The run must be the trampoline; its bundle is never fetched, whatever it is.
+        app, sha256 = _retrying(lambda: self._fleet.bundle_of(node, parcel.run))
+        if (app.removeprefix("@"), sha256) != (self._bundle.app, self._bundle.sha256):
+            log.error("run %s claims bundle %s %s, here is %s: refused", parcel.run, app, sha256, self._bundle)
+            _retrying(lambda: self._fleet.answer(node, parcel, Note(b"", REFUSED_BUNDLE, "another bundle")))
+            return
+        # (2) Fetch the request. (3) Handle it; this may take minutes. (4) Send the reply.
+        payload = self._fetch(node, parcel)
+        if payload is None:
+            return
+        reply = _handled(handler, payload)
+        _retrying(lambda: self._fleet.answer(node, parcel, reply))
+
+    def _fetch(self, node: int, parcel: Parcel) -> bytes | None:
+        end = time.monotonic() + _UPLOAD_S
+        while time.monotonic() < end:
+            note = _retrying(lambda: self._fleet.fetch(node, parcel))
+            if note is not None:
+                return note.payload if note.error is None else None
+            time.sleep(0.05)
+        return None
+
+    def _come_online(self) -> int:
+        kept = self._kept.read_text().strip() if self._kept.exists() else ""
+        if kept.isdigit():
+            with contextlib.suppress(httpx.HTTPStatusError):
+                if self._fleet.beat(int(kept)):
+                    return int(kept)
+        node = self._fleet.activate()
+        self._kept.write_text(f"{node}\n")
+        return node
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.wait(_BEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311
+            if (node := self._node) is None:
+                continue
+            try:
+                self._fleet.beat(node)
+            except httpx.HTTPError as error:
+                log.info("no heartbeat: %s", error)
+
+    def _recover(self, error: Exception, failures: int, keep_going: Callable[[], bool]) -> None:
+        if failures in (1, 10) or failures % 100 == 0:
+            log.warning("no coordinator (%d): %s%s", failures, error, _hint(error))
+        end = time.monotonic() + min(0.1 * 2 ** min(failures, 10), _SLOWEST_RETRY_S) * random.uniform(0.5, 1.0)  # noqa: S311
+        while keep_going() and time.monotonic() < end:
+            time.sleep(min(0.2, max(0.0, end - time.monotonic())))
+        # Come back by heartbeat: a coordinator that was away has this node offline, or does not know it.
+        self._node = None
+
+    def _leave(self) -> None:
+        if self._node is not None:
+            with contextlib.suppress(httpx.HTTPError):
+                self._fleet.deactivate(self._node)
+        self._node = None
+
+    def close(self) -> None:
+        """Close the connections; may be called twice."""
+        self._http.close()
+        self.blobs.close()
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"node key {path}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise BadConfig(f"node key {path} is no OpenSSH EC P-384 private key")
+    return key
+
+
+def _handled(handler: Handler, payload: bytes) -> Note:
+    try:
+        reply = handler(payload)
+    except Exception as error:
+        log.exception("the handler failed")
+        return Note(b"", HANDLER_RAISED, type(error).__name__)
+    if len(reply) > MAX_MESSAGE_BYTES:
+        log.error("a reply of %d bytes, at most %d", len(reply), MAX_MESSAGE_BYTES)
+        return Note(b"", HANDLER_RAISED, "ReplyTooLong")
+    return Note(reply)
+
+
+def _retrying(call: Callable[[], T]) -> T:
+    """Call until the coordinator answers; a restart of it in the middle of an answer shall not cost a training."""
+    for tries in range(6):
+        try:
+            return call()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code < 500:
+                raise
+        except httpx.TransportError:
+            pass
+        time.sleep(min(0.2 * 2**tries, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311
+    return call()
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+        return " (is this clock right to 5 seconds? is the node's public key enrolled?)"
+    return ""

@@ -1,0 +1,96 @@
+"""Sign and open envelopes: messages under their label, documents as in-toto statements.
+
+Opening needs the key that the reader expects: the key id in an envelope is compared with it and never believed.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from fl_alliance.errors import MalformedMessage, NotAuthentic
+from fl_alliance.evidence.keys import IdentityKey, check_signature
+from fl_alliance.protocol.codec import decode, encode
+from fl_alliance.protocol.documents import Document, Statement, statement_for
+from fl_alliance.protocol.envelope import STATEMENT_TYPE, Envelope, Signature, pre_authentication_encoding
+from fl_alliance.protocol.ids import digest_of
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def sign_message(key: IdentityKey, label: str, payload: bytes) -> bytes:
+    """Return the envelope of `payload`, signed under `label` (see `protocol.envelope.label`)."""
+    signature = key.sign(pre_authentication_encoding(label, payload))
+    return encode(
+        Envelope.model_validate(
+            {
+                "payload": base64.b64encode(payload).decode(),
+                "payloadType": label,
+                "signatures": (Signature(keyid=key.keyid, sig=base64.b64encode(signature).decode()),),
+            }
+        )
+    )
+
+
+def open_message(data: bytes, *, expected_label: str, public_key: bytes) -> bytes:
+    """Return the payload of the envelope `data`.
+
+    Raises:
+        MalformedMessage: `data` is not a canonical envelope with exactly one signature.
+        NotAuthentic: another label, another key, or a signature that does not verify.
+    """
+    envelope = read_envelope(data)
+    if envelope.payload_type != expected_label:
+        raise NotAuthentic(f"label is {envelope.payload_type!r}, expected {expected_label!r}")
+    signature = envelope.signatures[0]
+    if signature.keyid != (expected := digest_of(public_key)):
+        raise NotAuthentic(f"signed with key {signature.keyid}, expected {expected}")
+    check_signature(public_key, base64.b64decode(signature.sig), envelope.signed_bytes)
+    return envelope.body
+
+
+def read_envelope(data: bytes) -> Envelope:
+    """Return the envelope `data`, nothing of it verified: to learn who claims to have sent what.
+
+    Raises:
+        MalformedMessage: not canonical, also inside its base64, or not exactly one signature.
+    """
+    envelope = decode(Envelope, data)
+    if len(envelope.signatures) != 1:
+        raise MalformedMessage(f"{len(envelope.signatures)} signatures, must be exactly one")
+    for text in (envelope.payload, envelope.signatures[0].sig):
+        if base64.b64encode(base64.b64decode(text)).decode() != text:
+            raise MalformedMessage("base64 is not in its canonical form")
+    return envelope
+
+
+def sign_document(key: IdentityKey, document: Document) -> bytes:
+    """Return the envelope of `document` as a signed in-toto statement; its subjects follow from the document."""
+    return sign_message(key, STATEMENT_TYPE, encode(statement_for(document)))
+
+
+def open_document(data: bytes, kind: type[D], *, public_key: bytes) -> D:
+    """Return the document of type `kind` in the envelope `data`.
+
+    Raises:
+        MalformedMessage: not a canonical envelope or statement.
+        NotAuthentic: not signed with `public_key`, or a document of another kind.
+    """
+    payload = open_message(data, expected_label=STATEMENT_TYPE, public_key=public_key)
+    return _of_kind(decode(Statement, payload), kind)
+
+
+def peek_document(data: bytes, kind: type[D]) -> D:
+    """Return the document in `data` without verifying its signature: to learn whose key to open it with."""
+    envelope = read_envelope(data)
+    if envelope.payload_type != STATEMENT_TYPE:
+        raise NotAuthentic(f"label is {envelope.payload_type!r}, expected {STATEMENT_TYPE!r}")
+    return _of_kind(decode(Statement, envelope.body), kind)
+
+
+def _of_kind(statement: Statement, kind: type[D]) -> D:
+    if not isinstance(statement.predicate, kind):
+        raise NotAuthentic(f"a {statement.predicate.kind} document, expected {kind.__name__}")
+    return statement.predicate

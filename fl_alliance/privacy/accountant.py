@@ -1,0 +1,82 @@
+"""Epsilon of events, by two accountants of dp-accounting: privacy loss distributions, and Renyi divergences.
+
+PLD (Koskela et al. 2020; Doroshenko et al. 2022) is tight and is what caps are compared with; RDP (Mironov 2017) is an
+independent, looser check. Both take the neighbouring relation add-or-remove one unit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Protocol
+
+import dp_accounting
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant as _RdpAccountant
+
+from fl_alliance.errors import BadPlan
+from fl_alliance.privacy.events import GaussianEvent, merged
+
+PLACES = Decimal("0.000001")
+"""Epsilon is rounded up to this."""
+
+_ADD_OR_REMOVE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+
+
+class Accountant(Protocol):
+    """Epsilon of a composition of events."""
+
+    def epsilon(self, events: Iterable[GaussianEvent], delta: Decimal) -> Decimal:
+        """Return an upper bound of epsilon at `delta`, rounded up to 6 places; 0 for no events.
+
+        Raises:
+            BadPlan: `delta` is not inside (0, 1), or the accountant finds no finite epsilon.
+        """
+
+
+class PldAccountant:
+    """Tight: numerical composition of privacy loss distributions. Takes 0.02 to 47 s for an event it has not seen."""
+
+    def epsilon(self, events: Iterable[GaussianEvent], delta: Decimal) -> Decimal:
+        """See `Accountant`."""
+        return _pld(merged(events), delta)
+
+
+class RdpAccountant:
+    """Looser and fast: Renyi divergences at fixed orders."""
+
+    def epsilon(self, events: Iterable[GaussianEvent], delta: Decimal) -> Decimal:
+        """See `Accountant`."""
+        return _rdp(merged(events), delta)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pld(events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
+    return _bound(lambda: PLDAccountant(neighboring_relation=_ADD_OR_REMOVE), events, delta)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rdp(events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
+    return _bound(lambda: _RdpAccountant(neighboring_relation=_ADD_OR_REMOVE), events, delta)
+
+
+def _bound(make: Callable[[], Any], events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
+    if not 0 < delta < 1:
+        raise BadPlan(f"delta {delta} must be above 0 and below 1")
+    if not events:
+        return Decimal(0)
+    accountant = make()
+    for event in events:
+        accountant.compose(_described(event), event.steps)
+    epsilon = float(accountant.get_epsilon(float(delta)))
+    if not math.isfinite(epsilon):
+        raise BadPlan(f"no finite epsilon at delta {delta} for {events}")
+    # At trivial budgets an accountant may return a negative number: 0 is still a valid bound.
+    return max(Decimal(0), Decimal(epsilon)).quantize(PLACES, rounding=ROUND_CEILING)
+
+
+def _described(event: GaussianEvent) -> Any:
+    gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
+    return dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian)

@@ -1,0 +1,220 @@
+"""The rules of the ledger: what a valid chain of charges is, what it has spent, and what may still be charged.
+
+Pure: bytes and documents in, an answer or an exception out. Files and locks are in `store.ledger_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from fl_alliance.errors import AllianceError, BadRecords, BudgetExceeded, LedgerBroken, LedgerRolledBack, PolicyRefused
+from fl_alliance.privacy.accountant import Accountant
+from fl_alliance.privacy.events import GaussianEvent, event_of, from_wire, to_wire
+from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, ledger_genesis, model_digest
+from fl_alliance.protocol.ids import decimal_text, digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+
+YEAR_SECONDS = 365 * 86_400
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A verified chain of charges for one data set of one institution."""
+
+    institution: str
+    dataset: str
+    entries: tuple[LedgerEntry, ...]
+    digests: tuple[str, ...]
+    """Digest of each entry's envelope bytes, in order."""
+
+    @property
+    def head(self) -> str:
+        """Digest of the last entry's envelope bytes, or the genesis."""
+        return self.digests[-1] if self.digests else ledger_genesis(self.institution, self.dataset)
+
+
+def verify_chain(
+    lines: Sequence[bytes], *, open_entry: Callable[[bytes], LedgerEntry], institution: str, dataset: str
+) -> Ledger:
+    """Return the ledger that `lines` (envelope bytes, oldest first) hold.
+
+    `open_entry` checks the signature of one envelope and returns its entry.
+
+    Raises:
+        LedgerBroken: names the entry that is not authentic, out of sequence, not chained to the one before, of another
+            institution or data set, or older than the one before.
+    """
+    entries: list[LedgerEntry] = []
+    digests: list[str] = []
+    previous = ledger_genesis(institution, dataset)
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = open_entry(line)
+        except AllianceError as error:
+            raise LedgerBroken(f"entry {number}: {error}") from None
+        _check_link(number, entry, previous, (institution, dataset), entries[-1].time if entries else 0)
+        previous = digest_of(line)
+        entries.append(entry)
+        digests.append(previous)
+    return Ledger(institution, dataset, tuple(entries), tuple(digests))
+
+
+def _check_link(number: int, entry: LedgerEntry, previous: str, owner: tuple[str, str], not_before: int) -> None:
+    if entry.sequence != number:
+        raise LedgerBroken(f"entry {number}: sequence is {entry.sequence}")
+    if entry.previous != previous:
+        raise LedgerBroken(f"entry {number}: previous is {entry.previous}, must be {previous}")
+    if (entry.institution, entry.dataset) != owner:
+        raise LedgerBroken(f"entry {number}: of {entry.institution}/{entry.dataset}, must be {owner[0]}/{owner[1]}")
+    if entry.time < not_before:
+        raise LedgerBroken(f"entry {number}: time {entry.time} is before the previous entry's {not_before}")
+    if not (0 < Decimal(entry.event.sampling_rate) <= 1 and Decimal(entry.event.noise_multiplier) > 0):
+        raise LedgerBroken(f"entry {number}: event {entry.event} is out of range")
+    if not 0 < Decimal(entry.delta) < 1:
+        raise LedgerBroken(f"entry {number}: delta {entry.delta} is out of range")
+
+
+def check_seen_head(ledger: Ledger, seen: str) -> None:
+    """Return if `seen`, a head that was published outside, is part of `ledger`.
+
+    Raises:
+        LedgerRolledBack: it is not: an older copy of the ledger was restored.
+    """
+    if seen not in (ledger_genesis(ledger.institution, ledger.dataset), *ledger.digests):
+        raise LedgerRolledBack(
+            f"head {seen} was seen outside and is not among the {len(ledger.entries)} entries of the local ledger"
+        )
+
+
+def events_of(entries: Iterable[LedgerEntry]) -> tuple[GaussianEvent, ...]:
+    """Return what `entries` charge."""
+    return tuple(from_wire(entry.event) for entry in entries)
+
+
+def of_job(entries: Iterable[LedgerEntry], alliance: str, job: str) -> tuple[LedgerEntry, ...]:
+    """Return the entries of one job."""
+    return tuple(entry for entry in entries if (entry.alliance, entry.job) == (alliance, job))
+
+
+def spent(entries: Iterable[LedgerEntry], accountant: Accountant, delta: Decimal) -> Decimal:
+    """Return epsilon at `delta` of everything that `entries` charge, composed."""
+    return accountant.epsilon(events_of(entries), delta)
+
+
+def next_entry(
+    ledger: Ledger, plan: TrainingPlan, *, plan_digest: str, round_number: int, dataset_digest: str, now: int
+) -> LedgerEntry:
+    """Return the charge for one round of `plan`, unsigned. A clock that went back does not take time back."""
+    return LedgerEntry(
+        sequence=len(ledger.entries) + 1,
+        previous=ledger.head,
+        institution=ledger.institution,
+        dataset=ledger.dataset,
+        dataset_digest=dataset_digest,
+        alliance=plan.alliance,
+        job=plan.job,
+        round=round_number,
+        plan_digest=plan_digest,
+        unit=plan.privacy.unit,
+        event=to_wire(event_of(plan)),
+        delta=plan.privacy.delta,
+        time=max(now, ledger.entries[-1].time if ledger.entries else 0),
+    )
+
+
+def check_charge(
+    entries: Sequence[LedgerEntry], proposed: LedgerEntry, policy: InstitutionPolicy, accountant: Accountant
+) -> None:
+    """Return if `proposed` may be charged after `entries`.
+
+    Caps are compared at the least delta of all entries, which can only make epsilon larger.
+
+    Raises:
+        PolicyRefused: unit or delta that the policy does not allow, a unit other than the ledger's, a reused job name.
+        BadRecords: the data set's file is not the one that was charged before under this name.
+        BudgetExceeded: the cap of the job, the data set or the year; names the cap, what is spent, what it would be.
+    """
+    _check_terms(policy, proposed.institution, proposed.dataset, proposed.unit, proposed.delta)
+    _check_continuity(entries, proposed)
+    _check_caps(entries, (proposed,), policy, accountant)
+
+
+def check_plan(
+    entries: Sequence[LedgerEntry],
+    proposed: LedgerEntry,
+    plan: TrainingPlan,
+    policy: InstitutionPolicy,
+    accountant: Accountant,
+) -> None:
+    """Return if the whole of `plan` may be charged: `proposed` (see `next_entry`) once for each round still to come.
+
+    Raises:
+        PolicyRefused: also for too few members or a base model that the policy does not list.
+        BadRecords, BudgetExceeded: as `check_charge`; also where the plan's own `epsilon_cap` would be passed.
+    """
+    if len(plan.members) < policy.minimum_members:
+        raise PolicyRefused(f"minimum_members {policy.minimum_members}: the plan has {len(plan.members)} members")
+    if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
+        raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
+    _check_terms(policy, proposed.institution, proposed.dataset, plan.privacy.unit, plan.privacy.delta)
+    _check_continuity(entries, proposed)
+    charged = {entry.round for entry in of_job(entries, plan.alliance, plan.job)}
+    to_come = (proposed,) * (plan.rounds - len(charged & set(range(1, plan.rounds + 1))))
+    _check_caps(entries, to_come, policy, accountant, plan_cap=Decimal(plan.privacy.epsilon_cap))
+
+
+def _check_terms(policy: InstitutionPolicy, institution: str, dataset: str, unit: str, delta: str) -> None:
+    if (institution, dataset) != (policy.institution, policy.dataset):
+        raise PolicyRefused(f"the policy is for {policy.institution}/{policy.dataset}, not for {institution}/{dataset}")
+    if unit not in policy.allowed_units:
+        raise PolicyRefused(f"allowed_units {', '.join(policy.allowed_units)}: {unit!r} is not among them")
+    if Decimal(delta) > Decimal(policy.delta_max):
+        raise PolicyRefused(f"delta_max {policy.delta_max}: delta would be {delta}")
+
+
+def _check_continuity(entries: Sequence[LedgerEntry], proposed: LedgerEntry) -> None:
+    for entry in entries:
+        if entry.dataset_digest != proposed.dataset_digest:
+            raise BadRecords(
+                f"data set {proposed.dataset} is now {proposed.dataset_digest}, entry {entry.sequence} charged "
+                f"{entry.dataset_digest}: changed records need a data set name and a ledger of their own"
+            )
+        if entry.unit != proposed.unit:
+            raise PolicyRefused(f"unit {proposed.unit!r}: the ledger counts {entry.unit!r} (entry {entry.sequence})")
+    for entry in of_job(entries, proposed.alliance, proposed.job):
+        if entry.plan_digest != proposed.plan_digest:
+            raise PolicyRefused(
+                f"job {proposed.job}: entry {entry.sequence} charged plan {entry.plan_digest}, "
+                f"now {proposed.plan_digest}"
+            )
+
+
+def _check_caps(
+    entries: Sequence[LedgerEntry],
+    added: Sequence[LedgerEntry],
+    policy: InstitutionPolicy,
+    accountant: Accountant,
+    plan_cap: Decimal | None = None,
+) -> None:
+    if not added:
+        return
+    delta = min(Decimal(entry.delta) for entry in (*entries, added[0]))
+    job = of_job(entries, added[0].alliance, added[0].job)
+    year = tuple(entry for entry in entries if entry.time > added[0].time - YEAR_SECONDS)
+    for name, cap, before in (
+        ("the plan's epsilon_cap", plan_cap, job),
+        ("epsilon_per_job", Decimal(policy.epsilon_per_job), job),
+        ("epsilon_per_year", Decimal(policy.epsilon_per_year), year),
+        ("epsilon_per_dataset", Decimal(policy.epsilon_per_dataset), entries),
+    ):
+        if cap is None:
+            continue
+        would_be = spent((*before, *added), accountant, delta)
+        if would_be > cap:
+            already = spent(before, accountant, delta)
+            raise BudgetExceeded(
+                f"{name} is {decimal_text(cap)}: spent {decimal_text(already)}, would be {decimal_text(would_be)} "
+                f"(delta {decimal_text(delta)})"
+            )

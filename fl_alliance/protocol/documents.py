@@ -1,0 +1,313 @@
+"""Documents: what outlives a round. Each is an in-toto Statement v1, signed in a DSSE envelope.
+
+    document             signed by          subject                     says
+    AllianceMembers      alliance root      every member's public key   who belongs, and with which identity
+    TrainingPlan         coordinator        the base model's files      what will be done (protocol/plan.py)
+    InstitutionPolicy    institution        its ledger                  what it allows to be spent
+    LedgerEntry          institution        the data set                what was spent, before a record was read
+    RoundRecord          coordinator        the adapter                 what a round summed and who voted for it
+    PrivacyReport        institution        the ledger's head           what the job cost, in epsilon
+    EvidenceManifest     institution        every file of the folder    what belongs to the evidence
+
+The subjects follow from the predicate (`subjects_of`), so the two can't contradict each other. A digest of a document
+is always the digest of its exact envelope bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.ids import Base64, DecimalText, Digest, Name, RoundNumber, UnixTime, digest_of
+from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_MEMBERS, MIN_MEMBERS
+from fl_alliance.protocol.model import Wire
+from fl_alliance.protocol.plan import ModelFile, TrainingPlan, items
+
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+PREDICATES: Final = "https://fl-alliance.org/predicates/"
+
+
+Unit = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+def _require_sorted(what: str, names: Sequence[str]) -> None:
+    if list(names) != sorted(set(names)):
+        raise ValueError(f"{what} must be sorted by name, each once")
+
+
+class AllianceMember(Wire):
+    """One party and the key that it is known by."""
+
+    name: Name
+    role: Literal["institution", "coordinator"]
+    identity: Base64
+    """Raw Ed25519 public key, 32 bytes."""
+
+
+class AllianceMembers(Wire):
+    """Who belongs to the alliance. Signed by the alliance's root key, offline."""
+
+    kind: Literal["alliance-members"] = "alliance-members"
+    version: Literal[1] = 1
+    alliance: Name
+    members: Annotated[tuple[AllianceMember, ...], items(2, MAX_MEMBERS + 1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _require_sorted("members", [member.name for member in self.members])
+        if len({member.identity for member in self.members}) != len(self.members):
+            raise ValueError("two members have the same identity key")
+        if sum(member.role == "coordinator" for member in self.members) != 1:
+            raise ValueError("exactly one member must be the coordinator")
+        return self
+
+    @property
+    def coordinator(self) -> AllianceMember:
+        """The one coordinator."""
+        return next(member for member in self.members if member.role == "coordinator")
+
+    def member(self, name: str) -> AllianceMember:
+        """Return member `name` (KeyError: not a member)."""
+        return {member.name: member for member in self.members}[name]
+
+
+class InstitutionPolicy(Wire):
+    """What an institution allows for one data set. The caps hold whatever a coordinator proposes."""
+
+    kind: Literal["institution-policy"] = "institution-policy"
+    version: Literal[1] = 1
+    institution: Name
+    dataset: Name
+    epsilon_per_job: DecimalText
+    epsilon_per_dataset: DecimalText
+    """Over all jobs, for ever."""
+    epsilon_per_year: DecimalText
+    """In any 365 days."""
+    delta_max: DecimalText
+    allowed_units: Annotated[tuple[Unit, ...], items(1, 16)]
+    minimum_members: Annotated[int, Field(ge=MIN_MEMBERS, le=MAX_MEMBERS)]
+    allowed_models: Annotated[tuple[Digest, ...], items(0, 1000)] = ()
+    """`model_digest` of each allowed base model; empty: any."""
+
+
+class SampledGaussian(Wire):
+    """Gaussian mechanism on Poisson samples, as charged: `steps` times."""
+
+    mechanism: Literal["poisson-gaussian"] = "poisson-gaussian"
+    noise_multiplier: DecimalText
+    sampling_rate: DecimalText
+    steps: Annotated[int, Field(ge=1, le=10**9)]
+
+
+class LedgerEntry(Wire):
+    """One charge: written before a record of the data set is read, never taken back."""
+
+    kind: Literal["charge"] = "charge"
+    version: Literal[1] = 1
+    sequence: Annotated[int, Field(ge=1, le=2**40)]
+    previous: Digest
+    """Of the previous entry's exact envelope bytes; of the first: `ledger_genesis`."""
+    institution: Name
+    dataset: Name
+    dataset_digest: Digest
+    alliance: Name
+    job: Name
+    round: RoundNumber
+    plan_digest: Digest
+    unit: Unit
+    event: SampledGaussian
+    delta: DecimalText
+    time: UnixTime
+
+
+class Upload(Wire):
+    """One member's sealed update."""
+
+    member: Name
+    digest: Digest
+    length: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
+
+
+class LedgerHead(Wire):
+    """Where a member's ledger stood after it charged the round."""
+
+    member: Name
+    head: Digest
+
+
+class RoundRecord(Wire):
+    """What a round was: roster, uploads, sum, adapter and votes. Signed by the coordinator, checked by all."""
+
+    kind: Literal["round-record"] = "round-record"
+    version: Literal[1] = 1
+    alliance: Name
+    job: Name
+    round: RoundNumber
+    plan_digest: Digest
+    roster_digest: Digest
+    members: Annotated[tuple[Name, ...], items(MIN_MEMBERS, MAX_MEMBERS)]
+    uploads: Annotated[tuple[Upload, ...], items(2, MAX_MEMBERS)]
+    sum_digest: Digest
+    adapter_digest: Digest
+    ledger_heads: Annotated[tuple[LedgerHead, ...], items(2, MAX_MEMBERS)]
+    votes: Annotated[tuple[Name, ...], items(2, MAX_MEMBERS)]
+    previous_record: Digest | None
+    time: UnixTime
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        uploaders = [upload.member for upload in self.uploads]
+        _require_sorted("members", self.members)
+        _require_sorted("uploads", uploaders)
+        _require_sorted("votes", self.votes)
+        if [head.member for head in self.ledger_heads] != uploaders:
+            raise ValueError("ledger_heads must name the members of uploads, in the same order")
+        if strangers := sorted({*uploaders, *self.votes} - set(self.members)):
+            raise ValueError(f"{strangers[0]} uploaded or voted and is not a member of the round")
+        if (self.round == 1) != (self.previous_record is None):
+            raise ValueError("previous_record must be null in round 1 and only there")
+        return self
+
+
+class PrivacyReport(Wire):
+    """What a job cost one institution. Every number can be recomputed from the ledger."""
+
+    kind: Literal["privacy-report"] = "privacy-report"
+    version: Literal[1] = 1
+    institution: Name
+    dataset: Name
+    alliance: Name
+    job: Name
+    plan_digest: Digest
+    unit: Unit
+    relation: Literal["add-or-remove-one-unit"] = "add-or-remove-one-unit"
+    delta: DecimalText
+    epsilon_pld: DecimalText
+    """This job, rounded up."""
+    epsilon_rdp: DecimalText
+    dataset_epsilon_pld: DecimalText
+    """All jobs that ever touched the data set, at the same delta, rounded up."""
+    dataset_epsilon_rdp: DecimalText
+    entries: Annotated[int, Field(ge=1, le=2**40)]
+    ledger_head: Digest
+    adapter_digest: Digest
+    policy_digest: Digest
+    time: UnixTime
+    statement: Annotated[str, Field(min_length=1, max_length=4000)]
+    """The guarantee in plain words."""
+
+
+class ManifestFile(Wire):
+    """One file of an evidence folder."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", max_length=300)]
+    """Relative path with forward slashes; no part begins with a dot."""
+    digest: Digest
+    length: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
+
+
+class EvidenceManifest(Wire):
+    """Every file of an evidence folder, but the manifest itself."""
+
+    kind: Literal["evidence-manifest"] = "evidence-manifest"
+    version: Literal[1] = 1
+    institution: Name
+    key: Base64
+    """The signer's raw Ed25519 public key: shows that the list is whole; the members' list shows whose key it is."""
+    files: Annotated[tuple[ManifestFile, ...], items(1, 1_000_000)]
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        _require_sorted("files", [file.name for file in self.files])
+        return self
+
+
+Document = (
+    AllianceMembers | TrainingPlan | InstitutionPolicy | LedgerEntry | RoundRecord | PrivacyReport | EvidenceManifest
+)
+
+
+class Sha256(Wire):
+    """A digest as in-toto writes it: bare hex under the algorithm's name."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Subject(Wire):
+    """What a statement is about."""
+
+    name: Annotated[str, Field(min_length=1, max_length=300)]
+    digest: Sha256
+
+
+class Statement(Wire):
+    """An in-toto Statement v1 about a document of ours."""
+
+    statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
+    subject: Annotated[tuple[Subject, ...], items(1, 1_000_000)]
+    predicate_type: str = Field(alias="predicateType")
+    predicate: Annotated[Document, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _about_its_predicate(self) -> Self:
+        if self.predicate_type != (expected := predicate_type(self.predicate)):
+            raise ValueError(f"predicateType {self.predicate_type[:100]!r} must be {expected!r}")
+        if self.subject != subjects_of(self.predicate):
+            raise ValueError("subject is not what the predicate is about")
+        return self
+
+
+def predicate_type(document: Document) -> str:
+    """Return the URI that names the kind and version of `document`."""
+    return f"{PREDICATES}{document.kind}/v{document.version}"
+
+
+def subjects_of(document: Document) -> tuple[Subject, ...]:
+    """Return what `document` is about: names and digests, in the order of the document."""
+    return tuple(
+        Subject(name=name, digest=Sha256(sha256=digest.removeprefix("sha256:"))) for name, digest in _about(document)
+    )
+
+
+def _about(document: Document) -> list[tuple[str, str]]:
+    match document:
+        case AllianceMembers(members=members):
+            return [(member.name, digest_of(base64.b64decode(member.identity))) for member in members]
+        case TrainingPlan(model=files) | EvidenceManifest(files=files):
+            return [(file.name, file.digest) for file in files]
+        case InstitutionPolicy():
+            return [(document.dataset, ledger_genesis(document.institution, document.dataset))]
+        case LedgerEntry():
+            return [(document.dataset, document.dataset_digest)]
+        case RoundRecord():
+            return [("adapter", document.adapter_digest)]
+        case PrivacyReport():
+            return [("ledger", document.ledger_head)]
+
+
+def statement_for(document: Document) -> Statement:
+    """Return the statement that carries `document`."""
+    return Statement(
+        _type=STATEMENT,
+        subject=subjects_of(document),
+        predicateType=predicate_type(document),
+        predicate=document,
+    )
+
+
+def ledger_genesis(institution: str, dataset: str) -> str:
+    """Return what the first entry of this ledger names as its previous one."""
+    return digest_of(f"fl-alliance ledger genesis|{institution}|{dataset}".encode())
+
+
+class _ModelFiles(Wire):
+    files: Annotated[tuple[ModelFile, ...], items(1, 200)]
+
+
+def model_digest(files: tuple[ModelFile, ...]) -> str:
+    """Return the one digest of a base model: over its sorted list of file names and digests."""
+    return digest_of(encode(_ModelFiles(files=files)))

@@ -65,8 +65,9 @@ class CoordinatorLink(Protocol):
 class InstitutionLink(Protocol):
     """The institution's end. It only calls out; nothing listens."""
 
-    blobs: Blobs
-    """The coordinator's blob store, over the wire."""
+    @property
+    def blobs(self) -> Blobs:
+        """The coordinator's blob store, over the wire."""
 
     def serve(self, handler: Callable[[bytes], bytes], *, keep_going: Callable[[], bool]) -> None:
         """Answer every request with `handler`, until `keep_going` says no.

@@ -1,0 +1,195 @@
+"""The command line: arguments in, one call to the parties out. Each command imports what it needs and no more."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fl_alliance.errors import AllianceError, JobAborted
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Institutions fine-tune Qwen adapters together.")
+coordinator_app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
+institution_app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
+audit_app = typer.Typer(no_args_is_help=True, help="Run by an auditor, offline.")
+app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(institution_app, name="institution")
+app.add_typer(audit_app, name="audit")
+console = Console(highlight=False)
+
+Folder = Annotated[Path, typer.Argument(help="The party's own folder.")]
+
+
+@coordinator_app.command("init")
+def coordinator_init(
+    home: Folder,
+    alliance: Annotated[str, typer.Option(help="Name of the alliance, as in a DNS label.")],
+    host: Annotated[str, typer.Option(help="Name or address that institutions call.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port of the only public listener.")] = 9443,
+) -> None:
+    """Make the alliance's roots and the coordinator's keys."""
+    from fl_alliance.parties.setup import coordinator_init as make
+
+    console.print(f"root fingerprint {make(home, alliance=alliance, host=host, port=port)}")
+
+
+@coordinator_app.command("admit")
+def coordinator_admit(
+    home: Folder,
+    request: Annotated[Path, typer.Argument(help="join-request.json of an institution.")],
+    out: Annotated[Path, typer.Option(help="Where to write the membership file.")] = Path("membership.json"),
+) -> None:
+    """Sign an institution's request and publish the list of members anew."""
+    from fl_alliance.parties import setup
+    from fl_alliance.parties.files import read_file, write_atomically
+    from fl_alliance.protocol.codec import decode, encode
+
+    joined = decode(setup.JoinRequest, read_file(request, "join request"))
+    write_atomically(out, encode(setup.coordinator_admit(home, joined)))
+    setup.publish_members(home)
+    console.print(f"{joined.name} is a member; give it {out}")
+
+
+@coordinator_app.command("propose")
+def coordinator_propose(home: Folder, plan: Annotated[Path, typer.Argument(help="The plan as JSON.")]) -> None:
+    """Sign a training plan as a job."""
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.parties.plans import read_plan
+    from fl_alliance.parties.wiring import propose
+
+    console.print(f"signed {propose(home, read_plan(read_file(plan, 'plan')))}")
+
+
+@coordinator_app.command("run")
+def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name of a proposed job.")]) -> None:
+    """Run a job, or go on with it after a crash."""
+    from fl_alliance.parties.wiring import run_coordinator
+    from fl_alliance.rounds.coordinator import Aborted
+
+    state = run_coordinator(home, job, tell=lambda line: print(line, flush=True))  # noqa: T201
+    if isinstance(state, Aborted):
+        raise JobAborted(state.reason)
+
+
+@institution_app.command("init")
+def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
+    """Make every key of the institution on site, and a request with the public halves."""
+    from fl_alliance.parties.setup import institution_init as make
+
+    make(home, name=name)
+    console.print(f"send {home / 'join-request.json'} to the alliance's admin; no private key is in it")
+
+
+@institution_app.command("install")
+def institution_install(
+    home: Folder, membership: Annotated[Path, typer.Argument(help="The file that the admin sent.")]
+) -> None:
+    """Pin the alliance's roots from the membership file."""
+    from fl_alliance.parties import setup
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.protocol.codec import decode
+
+    fingerprint = setup.institution_install(home, decode(setup.Membership, read_file(membership, "membership")))
+    console.print(f"root fingerprint {fingerprint}\ncompare it with the admin by phone before you run anything")
+
+
+@institution_app.command("sign-policy")
+def institution_sign_policy(home: Folder, policy: Annotated[Path, typer.Argument(help="The policy as TOML.")]) -> None:
+    """Sign the institution's privacy policy."""
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.parties.plans import read_policy
+    from fl_alliance.parties.wiring import sign_policy
+
+    console.print(f"signed {sign_policy(home, read_policy(read_file(policy, 'policy')))}")
+
+
+@institution_app.command("check")
+def institution_check(home: Folder) -> None:
+    """Check configuration, model folder and data file. Nothing leaves the house, and nothing is charged."""
+    from fl_alliance.parties.config import InstitutionConfig, load
+    from fl_alliance.parties.trainer import record_source
+    from fl_alliance.training.base import model_files
+    from fl_alliance.training.records import load_records
+
+    config = load(InstitutionConfig, home / "institution.toml")
+    for file in model_files(home / config.model_folder):
+        console.print(f"model {file.name} {file.digest}")
+    load_records(record_source(config.data, home))
+    console.print(f"records of {config.data.name} can be read, every row has its {config.data.unit_column}")
+
+
+@institution_app.command("run")
+def institution_run(home: Folder) -> None:
+    """Serve the alliance until interrupted. Only calls out; nothing listens."""
+    from fl_alliance.parties.wiring import run_institution
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_institution(home, keep_going=lambda: not stop.is_set(), tell=lambda line: print(line, flush=True))  # noqa: T201
+
+
+@audit_app.command("verify")
+def audit_verify(
+    folder: Annotated[Path, typer.Argument(help="An institution's evidence folder.")],
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+) -> None:
+    """Verify signatures, chain and every epsilon of an evidence folder, offline."""
+    from fl_alliance.parties.auditor import verify_evidence
+
+    verify_evidence(folder, root=root, say=lambda line: console.print(line, soft_wrap=True))
+    console.print("the evidence holds")
+
+
+@app.command("demo")
+def demo(
+    folder: Annotated[Path | None, typer.Option(help="Where to run; a new folder.")] = None,
+    settings: Annotated[Path, typer.Option(help="Settings of the job and its institutions.")] = Path(
+        "deploy/demo/demo.toml"
+    ),
+    real: Annotated[
+        Path | None, typer.Option(help="Settings file that names a real model folder and real data files.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of each institution.")] = 1,
+    pooled: Annotated[bool, typer.Option(help="Also train on pooled records without privacy.")] = True,
+) -> None:
+    """Run a coordinator and its institutions as processes on this machine, and print a table."""
+    from fl_alliance.parties.demo import run_demo
+
+    place = folder or _next_folder(Path("run"))
+    outcome = run_demo(real or settings, place, threads=threads, tell=console.print, pooled=pooled)
+    table = Table(title="Held-out loss, nats per token of the answer (lower is better)")
+    for column in ("trained by", "mean", *(name for name, _, _ in outcome.epsilons)):
+        table.add_column(column)
+    for line in outcome.lines:
+        table.add_row(line.name, f"{line.mean:.4f}", *(f"{loss:.4f}" for loss in line.each))
+    console.print(table)
+    for name, pld, rdp in outcome.epsilons:
+        console.print(f"{name}: epsilon {pld} (PLD), {rdp} (RDP)")
+    console.print(f"adapter  {outcome.adapter}", soft_wrap=True)
+    for report in outcome.reports:
+        console.print(f"report   {report}", soft_wrap=True)
+    console.print(f"verify   fl-alliance audit verify {outcome.reports[0].parent}", soft_wrap=True)
+    console.print(f"{outcome.seconds:.0f} s")
+
+
+def _next_folder(parent: Path) -> Path:
+    number = 1
+    while (parent / f"demo-{number}").exists():
+        number += 1
+    return parent / f"demo-{number}"
+
+
+def main() -> None:
+    """Run the command line; a named error becomes one line and exit code 1."""
+    try:
+        app()
+    except AllianceError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

@@ -1,0 +1,111 @@
+"""An institution's privacy accounts for one data set: its signed policy, its ledger, its report.
+
+The data file is read here only to know its digest, and only for a plan that the policy and the budget allow; its
+records are read by the trainer, after the round was charged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_alliance.errors import OutOfOrder
+from fl_alliance.evidence.bundle import write_manifest
+from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.sign import open_document, sign_document
+from fl_alliance.parties.files import read_file, write_atomically
+from fl_alliance.privacy.accountant import Accountant, PldAccountant
+from fl_alliance.privacy.ledger import Ledger, check_charge, check_plan, next_entry, of_job
+from fl_alliance.privacy.report import build_report, render_html
+from fl_alliance.protocol.documents import InstitutionPolicy, RoundRecord
+from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.store.ledger_file import LedgerFile
+
+
+class Accounts:
+    """What may be spent and what was, for one data set."""
+
+    def __init__(
+        self,
+        *,
+        identity: IdentityKey,
+        policy: Path,
+        ledger: LedgerFile,
+        dataset_digest: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+        accountant: Accountant | None = None,
+    ) -> None:
+        self._identity, self._ledger, self._dataset_digest = identity, ledger, dataset_digest
+        self._clock, self._accountant = clock, accountant or PldAccountant()
+        self._policy_bytes = read_file(policy, "policy")
+        self.policy = open_document(self._policy_bytes, InstitutionPolicy, public_key=identity.public)
+
+    def approve(self, plan: TrainingPlan) -> str:
+        """Return the ledger's head if the whole plan fits policy and budget.
+
+        Raises:
+            PolicyRefused, BudgetExceeded: it does not. The data file was not opened.
+            BadRecords: the data file is another than the one charged before.
+        """
+        ledger = self._ledger.read()
+        unopened = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
+        plan_digest = digest_of(b"the whole plan")
+        if of_job(ledger.entries, plan.alliance, plan.job):
+            raise OutOfOrder(f"job {plan.job} was already charged here: give the new plan another job name")
+        proposed = next_entry(
+            ledger, plan, plan_digest=plan_digest, round_number=1, dataset_digest=unopened, now=int(self._clock())
+        )
+        check_plan(ledger.entries, proposed, plan, self.policy, self._accountant)
+        opened = proposed.model_copy(update={"dataset_digest": self._dataset_digest()})
+        check_charge(ledger.entries, opened, self.policy, self._accountant)
+        return ledger.head
+
+    def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
+        """Charge one round, durably, and return the new head. Nothing is ever refunded.
+
+        Raises:
+            PolicyRefused, BudgetExceeded, BadRecords: as `approve`; nothing was charged.
+            OutOfOrder: the round was charged before: no update is computed twice.
+        """
+        digest = self._dataset_digest()
+
+        def build(ledger: Ledger) -> bytes:
+            done = {entry.round for entry in of_job(ledger.entries, plan.alliance, plan.job)}
+            if round_number in done:
+                raise OutOfOrder(f"round {round_number} of job {plan.job} was already charged")
+            entry = next_entry(
+                ledger,
+                plan,
+                plan_digest=plan_digest,
+                round_number=round_number,
+                dataset_digest=digest,
+                now=int(self._clock()),
+            )
+            check_charge(ledger.entries, entry, self.policy, self._accountant)
+            return sign_document(self._identity, entry)
+
+        return digest_of(self._ledger.charge(build))
+
+    def report(self, plan: TrainingPlan, plan_digest: str, evidence: Path, record: RoundRecord) -> str:
+        """Write ledger, policy, signed report and page into the evidence folder, then its manifest.
+
+        Returns: the digest of the report's envelope.
+        """
+        ledger = self._ledger.read()
+        report = build_report(
+            ledger,
+            plan,
+            plan_digest=plan_digest,
+            policy_digest=digest_of(self._policy_bytes),
+            adapter_digest=record.adapter_digest,
+            time=int(self._clock()),
+        )
+        envelope = sign_document(self._identity, report)
+        write_atomically(evidence / "policy.dsse.json", self._policy_bytes)
+        write_atomically(evidence / "ledger.jsonl", b"".join(line + b"\n" for line in self._ledger.lines()))
+        write_atomically(evidence / "report.dsse.json", envelope)
+        write_atomically(evidence / "report.html", render_html(report, ledger, self.policy, plan).encode())
+        write_manifest(evidence, self._identity, institution=ledger.institution)
+        return digest_of(envelope)

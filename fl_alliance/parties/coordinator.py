@@ -1,0 +1,221 @@
+"""The coordinator's shell: it carries, adds ciphertexts and records. It holds no key that opens anything.
+
+Loop: read an event, let the machine decide, append the event to the journal durably, run the effects. No rule of the
+protocol lives here. After a crash `run` replays the journal and does what is outstanding; since signatures are
+deterministic and institutions keep their replies, asking again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from fl_alliance.errors import AllianceError, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.sign import sign_document
+from fl_alliance.parties.files import write_atomically
+from fl_alliance.parties.mail import Address, read_answer, write_request
+from fl_alliance.protocol.codec import decode, encode
+from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
+from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.protocol.ports import Blobs, CoordinatorLink, Reply
+from fl_alliance.rounds import coordinator as machine
+from fl_alliance.store.journal import Journal
+
+log = structlog.get_logger()
+Adder = Callable[[TrainingPlan, Mapping[str, BlobRef], Blobs], bytes]
+"""Adds the uploads that are in the blob store; returns the framed sum."""
+
+
+class Coordinator:
+    """One job, from its proposal to its last record."""
+
+    def __init__(
+        self,
+        *,
+        identity: IdentityKey,
+        address: Address,
+        job: machine.Job,
+        journal: Journal,
+        link: CoordinatorLink,
+        blobs: Blobs,
+        adder: Adder,
+        folder: Path,
+        tell: Callable[[str], None] = lambda _: None,
+        ask_again_seconds: float = 90.0,
+        farewell_seconds: float = 5.0,
+    ) -> None:
+        self._identity, self._address, self._job = identity, address, job
+        self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
+        self._folder, self._tell, self._ask_again = folder, tell, ask_again_seconds
+        self._farewell_seconds = farewell_seconds
+        self._asked: dict[str, float] = {}
+        self.state = self._replay()
+
+    def run(self) -> machine.State:
+        """Run the job to its end and return the last state (`Finished` or `Aborted`)."""
+        self._run_effects(machine.outstanding(self.state))
+        started = time.monotonic()
+        phase = _phase(self.state)
+        while not isinstance(self.state, machine.Finished | machine.Aborted):
+            for reply in self._link.replies(timeout=0.5):
+                self._take(reply)
+            if _phase(self.state) != phase:
+                phase, started = _phase(self.state), time.monotonic()
+                self._asked.clear()
+            self._mind_the_time(started)
+        self._let_them_hear()
+        return self.state
+
+    def _let_them_hear(self) -> None:
+        """After an abort, give the members some seconds to fetch the news."""
+        left = {ask.member for ask in machine.outstanding(self.state) if isinstance(ask, machine.Ask)}
+        end = time.monotonic() + self._farewell_seconds
+        while left and time.monotonic() < end:
+            left -= {reply.member for reply in self._link.replies(timeout=0.2)}
+
+    # ---- events
+
+    def _take(self, reply: Reply) -> None:
+        """Check one reply and hand it to the machine; what is not authentic or comes too late is logged and dropped."""
+        if reply.payload is None:
+            log.warning("no_reply", member=reply.member, failure=reply.failure)
+            return
+        try:
+            sender, answer = read_answer(self._address, reply.payload)
+            self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
+        except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
+            log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
+
+    def _event(self, event: machine.Event) -> None:
+        """Decide, journal, adopt, act: nothing is journalled that the machine refuses."""
+        state, effects = machine.step(self.state, event)
+        self._journal.append(self._job.plan.job, *_to_journal(event))
+        self.state = state
+        self._tell(_progress_line(state, event))
+        self._run_effects(effects)
+
+    def _mind_the_time(self, phase_started: float) -> None:
+        state = self.state
+        if not isinstance(state, machine.Gathering):
+            return
+        now = time.monotonic()
+        if now - phase_started > self._job.plan.phase_seconds:
+            self._event(machine.DeadlinePassed(machine.kind_of(state.awaits), state.progress.round))
+            return
+        for effect in machine.outstanding(state):
+            if isinstance(effect, machine.Ask) and now - self._asked.get(effect.member, now) > self._ask_again:
+                self._ask(effect)
+
+    # ---- effects
+
+    def _run_effects(self, effects: tuple[machine.Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case machine.Ask():
+                    self._ask(effect)
+                case machine.AddUploads():
+                    self._event(self._add(effect))
+                case machine.SignRecord():
+                    self._event(self._sign_record(effect))
+
+    def _ask(self, ask: machine.Ask) -> None:
+        self._asked[ask.member] = time.monotonic()
+        self._link.ask(ask.member, write_request(self._address, self._identity, ask.member, ask.request))
+
+    def _add(self, effect: machine.AddUploads) -> machine.Event:
+        try:
+            total = self._adder(self._job.plan, effect.uploads, self._blobs)
+            ref = blob_ref(total)
+            self._blobs.put(ref, [total])
+        except AllianceError as error:
+            return machine.Cancelled(f"the uploads can't be added: {type(error).__name__}: {error}"[:400])
+        return machine.SumAdded(ref)
+
+    def _sign_record(self, effect: machine.SignRecord) -> machine.Event:
+        plan = self._job.plan
+        record = RoundRecord(
+            alliance=plan.alliance,
+            job=plan.job,
+            round=effect.round,
+            plan_digest=digest_of(self._job.plan_envelope),
+            roster_digest=effect.roster_digest,
+            members=plan.names,
+            uploads=tuple(Upload(member=n, digest=u.digest, length=u.length) for n, u in effect.uploads.items()),
+            sum_digest=effect.sum_digest,
+            adapter_digest=effect.adapter_digest,
+            ledger_heads=tuple(LedgerHead(member=n, head=h) for n, h in sorted(effect.ledger_heads.items())),
+            votes=effect.votes,
+            previous_record=effect.previous_record,
+            time=int(time.time()),
+        )
+        envelope = sign_document(self._identity, record)
+        write_atomically(self._folder / f"record-{effect.round:04d}.dsse.json", envelope)
+        return machine.RecordSigned(envelope)
+
+    # ---- restart
+
+    def _replay(self) -> machine.State:
+        """Fold the journal; the first event is the job itself, so that a restart can't mix jobs."""
+        name = self._job.plan.job
+        state, _ = machine.start(self._job)
+        events = self._journal.events(name)
+        if not events:
+            self._journal.append(name, "job", self._job.plan_envelope)
+        elif events[0] != ("job", self._job.plan_envelope):
+            raise OutOfOrder(f"job {name} was begun with another plan: give the new plan another job name")
+        for kind, body in events[1:]:
+            state, _ = machine.step(state, _from_journal(self._address, kind, body))
+        return state
+
+
+def _phase(state: machine.State) -> tuple[str, int]:
+    awaits = machine.kind_of(state.awaits) if isinstance(state, machine.Gathering) else type(state).__name__
+    return awaits, state.progress.round
+
+
+def _progress_line(state: machine.State, event: machine.Event) -> str:
+    """Return one line for people: what happened and what is awaited. No private value is known here."""
+    said = f"{event.signed.answer.kind} from {event.member}" if isinstance(event, machine.Answered) else ""
+    where = f"round {state.progress.round}/{state.progress.job.plan.rounds}"
+    why = f": {state.reason}" if isinstance(state, machine.Aborted) else ""
+    return f"{where}: {said or type(event).__name__}{why}"
+
+
+# ---- events as bytes
+
+
+def _to_journal(event: machine.Event) -> tuple[str, bytes]:
+    match event:
+        case machine.Answered():
+            return "answered", event.signed.envelope
+        case machine.SumAdded():
+            return "sum-added", encode(event.sum)
+        case machine.RecordSigned():
+            return "record-signed", event.envelope
+        case machine.DeadlinePassed():
+            return "deadline-passed", json.dumps([event.kind, event.round]).encode()
+        case machine.Cancelled():
+            return "cancelled", event.reason.encode()
+
+
+def _from_journal(address: Address, kind: str, body: bytes) -> machine.Event:
+    match kind:
+        case "answered":
+            sender, answer = read_answer(address, body)
+            return machine.Answered(sender, machine.Signed(answer, body))
+        case "sum-added":
+            return machine.SumAdded(decode(BlobRef, body))
+        case "record-signed":
+            return machine.RecordSigned(body)
+        case "deadline-passed":
+            return machine.DeadlinePassed(*json.loads(body))
+        case "cancelled":
+            return machine.Cancelled(body.decode())
+        case _:
+            raise MalformedMessage(f"the journal holds an event of kind {kind!r}, which is not known here")

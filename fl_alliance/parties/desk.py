@@ -1,0 +1,338 @@
+"""The institution's work: policy and ledger, keys, training, cipher, adapter, evidence.
+
+Here the rooms are joined: `training` gives a noised float update, `secagg` makes it integers and ciphertext, `privacy`
+says what it cost, `evidence` signs. Each step of the machine is one method. Secrets of a round are attributes of this
+object and go with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_alliance.errors import BadPlan, NotAuthentic, OutOfOrder
+from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.parties.accounts import Accounts
+from fl_alliance.parties.files import write_atomically
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.protocol.ports import Blobs
+from fl_alliance.rounds import institution as machine
+from fl_alliance.secagg import cipher, fixedpoint, keywrap, masks, packing, shares
+from fl_alliance.secagg.parameters import SumParameters, sum_parameters
+
+Vector = NDArray[np.float64]
+T = TypeVar("T")
+
+
+class Trainer(Protocol):
+    """A warm model with its adapter."""
+
+    @property
+    def vector(self) -> Vector:
+        """The adapter's trained parameters, shape (d,)."""
+
+    def train_round(self) -> Vector:
+        """Read the records, take the plan's noised steps, return the update, shape (d,)."""
+
+    def apply(self, mean_update: Vector) -> None:
+        """Move the adapter by the mean of the members' updates, shape (d,)."""
+
+    def save(self, folder: Path) -> str:
+        """Write the adapter as a PEFT folder; return its digest."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where an institution keeps a job."""
+
+    job: Path
+
+    @property
+    def evidence(self) -> Path:
+        """What an auditor gets."""
+        return self.job / "evidence"
+
+    @property
+    def adapter(self) -> Path:
+        """The released adapter, a PEFT folder."""
+        return self.job / "adapter"
+
+    def round(self, number: int) -> Path:
+        """Evidence of one round."""
+        return self.evidence / "rounds" / f"{number:04d}"
+
+
+class InstitutionDesk:
+    """Does the work of one job."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        identity: IdentityKey,
+        jobs: Path,
+        blobs: Blobs,
+        accounts: Accounts,
+        trainer: Callable[[TrainingPlan], Trainer],
+        public_documents: Mapping[str, bytes],
+    ) -> None:
+        self._name, self._identity, self._jobs, self._blobs = name, identity, jobs, blobs
+        self._accounts, self._new_trainer, self._public = accounts, trainer, public_documents
+        self._plan: TrainingPlan | None = None
+        self._trainer: Trainer | None = None
+        self._wrap_private: bytes | None = None
+        self._key: cipher.AllianceKey | None = None
+        self._secrets: masks.RoundSecrets | None = None
+        self._publics: dict[str, masks.RoundPublic] = {}
+        self._context: masks.RoundContext | None = None
+        self._update: Vector | None = None
+        self._total = b""
+        self._digest = ""
+
+    # ---- what the shell hands in
+
+    def begin(self, plan: TrainingPlan, documents: Mapping[str, bytes]) -> None:
+        """Take note of the job; a job of this name that left evidence here is not begun a second time."""
+        self._plan = plan
+        if self.home.evidence.exists():
+            raise OutOfOrder(f"job {plan.job} has already been here: give the new plan another job name")
+        for name, data in {**self._public, **documents}.items():
+            write_atomically(self.home.evidence / name, data)
+        self._digest = digest_of(documents["plan.dsse.json"])
+
+    def keep_messages(self, round_number: int, messages: Mapping[str, bytes]) -> None:
+        """Keep relayed envelopes as evidence."""
+        folder = self.home.round(round_number) if round_number else self.home.evidence / "keys"
+        for name, envelope in messages.items():
+            write_atomically(folder / "messages" / name, envelope)
+
+    def keep_record(self, round_number: int, envelope: bytes) -> None:
+        """Keep a record as evidence."""
+        write_atomically(self.home.round(round_number) / "record.dsse.json", envelope)
+
+    def forget(self) -> None:
+        """Forget the secrets and updates of the job."""
+        self._wrap_private = self._key = self._secrets = self._update = self._context = None
+        self._publics, self._total, self._trainer = {}, b"", None
+
+    def do(self, work: machine.Work) -> object:
+        """Do one piece of work."""
+        return _METHODS[type(work)](self, work)
+
+    # ---- the job's parts
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """The plan of the job."""
+        return _there(self._plan, "plan")
+
+    @property
+    def home(self) -> Home:
+        """The folder of the job."""
+        return Home(self._jobs / self.plan.job)
+
+    @property
+    def _parameters(self) -> SumParameters:
+        return sum_parameters(members=len(self.plan.members), bits=self.plan.sum.bits)
+
+    @property
+    def _model(self) -> Trainer:
+        return _there(self._trainer, "model")
+
+    @property
+    def _slots(self) -> int:
+        return self._parameters.slots(len(self._model.vector))
+
+    # ---- before the first round
+
+    def _consider(self, work: machine.Consider) -> tuple[str, str]:
+        """Policy first, then data and model: nothing is loaded for a plan that the policy forbids."""
+        parameters = self._parameters
+        if parameters.members != len(work.plan.members):
+            raise BadPlan(f"members: {len(work.plan.members)} can't be summed exactly")
+        head = self._accounts.approve(work.plan)
+        self._trainer = self._new_trainer(work.plan)
+        self._wrap_private, public = keywrap.generate_wrap_key()
+        return _text(public), head
+
+    def _make_alliance_key(self, work: machine.MakeAllianceKey) -> tuple[str, tuple[m.ToMember, ...]]:
+        key = cipher.AllianceKey.generate(self._parameters)
+        data = key.to_bytes()
+        wrapped = tuple(
+            m.ToMember(member=name, sealed=_text(keywrap.wrap_key(data, _raw(a.wrap_key), self._wrap_info(name))))
+            for name, a in sorted(work.acceptances.items())
+        )
+        return key.fingerprint(), wrapped
+
+    def _take_alliance_key(self, work: machine.TakeAllianceKey) -> str:
+        mine = {to.member: to.sealed for to in work.keys.wrapped}.get(self._name)
+        if mine is None:
+            raise NotAuthentic(f"no key is wrapped for {self._name}")
+        private = _there(self._wrap_private, "wrap key")
+        data = keywrap.unwrap_key(_raw(mine), private, self._wrap_info(self._name))
+        key = cipher.AllianceKey.from_bytes(self._parameters, data)
+        if key.fingerprint() != work.keys.key_fingerprint:
+            raise NotAuthentic(f"the key's fingerprint is {key.fingerprint()}, not {work.keys.key_fingerprint}")
+        self._key, self._wrap_private = key, None
+        return key.fingerprint()
+
+    def _wrap_info(self, member: str) -> str:
+        return f"fl-alliance/1|alliance-key|{self.plan.alliance}|{self.plan.job}|{self._digest}|{member}"
+
+    # ---- a round
+
+    def _make_round_keys(self, _: machine.MakeRoundKeys) -> tuple[str, str]:
+        self._secrets = masks.RoundSecrets.generate()
+        public = self._secrets.public
+        return _text(public.mask), _text(public.channel)
+
+    def _deal_shares(self, work: machine.DealShares) -> tuple[m.ToMember, ...]:
+        self._publics = {
+            name: masks.RoundPublic(mask=_raw(keys.mask_key), channel=_raw(keys.channel_key))
+            for name, keys in work.roster.items()
+        }
+        own = _there(self._secrets, "round keys")
+        if self._publics[self._name] != own.public:
+            raise NotAuthentic("the roster names other round keys as mine")
+        self._context = masks.RoundContext(
+            alliance=self.plan.alliance, job=self.plan.job, round=work.round, roster_digest=work.roster_digest
+        )
+        dealt = shares.deal_shares(threshold=self.plan.threshold, **self._session())
+        return _to_members(dealt)
+
+    def _charge(self, work: machine.Charge) -> str:
+        return self._accounts.charge(self.plan, self._digest, work.round)
+
+    def _train(self, _: machine.Train) -> Any:
+        self._update = self._model.train_round()
+        return None
+
+    def _seal(self, _: machine.Seal) -> BlobRef:
+        plan, parameters = self.plan, self._parameters
+        update = _there(self._update, "update")
+        digits = fixedpoint.quantise(update, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits)
+        slots = packing.pack(digits, parameters)
+        masked = masks.add_masks(slots, modulus_bits=parameters.modulus_bits, **self._session())
+        upload = cipher.seal(masked, key=_there(self._key, "alliance key"), parameters=parameters)
+        self._update = None
+        ref = blob_ref(upload)
+        self._blobs.put(ref, [upload])
+        return ref
+
+    def _reveal_shares(self, work: machine.RevealShares) -> tuple[m.ToMember, ...]:
+        sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.dealt.items()}
+        pairs = shares.open_shares(sealed, **self._session())
+        return _to_members(shares.reveal_self_shares(pairs, work.survivors, **self._session()))
+
+    def _add_again(self, work: machine.AddAgain) -> BlobRef:
+        uploads = (b"".join(self._blobs.read(ref)) for _, ref in sorted(work.uploads.items()))
+        self._total = cipher.add(_checked(uploads, work.uploads), parameters=self._parameters, slots=self._slots)
+        return blob_ref(self._total)
+
+    def _open_sum(self, work: machine.OpenSum) -> str:
+        """Decrypt, take off the self masks, unpack, dequantise, apply the plain mean."""
+        plan, parameters = self.plan, self._parameters
+        sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.revealed.items()}
+        seeds = shares.recover_self_seeds(sealed, survivors=plan.names, threshold=plan.threshold, **self._session())
+        key = _there(self._key, "alliance key")
+        total = cipher.open_sum(self._total, key=key, parameters=parameters, slots=self._slots)
+        clear = masks.remove_self_masks(
+            total, self_seeds=seeds, context=_there(self._context, "round"), modulus_bits=parameters.modulus_bits
+        )
+        digits = packing.unpack(clear, parameters, len(self._model.vector))
+        added = fixedpoint.dequantise_sum(
+            digits, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits, members=parameters.members
+        )
+        self._model.apply(added / parameters.members)
+        self._total, self._secrets = b"", None
+        return self._model.save(self._candidate)
+
+    @property
+    def _candidate(self) -> Path:
+        return self.home.job / "candidate"
+
+    def _keep(self, work: machine.Keep) -> tuple[str | None, BlobRef | None]:
+        """Release the adapter that the quorum signed; after the last round write the report."""
+        _replace_folder(self._candidate, self.home.adapter)
+        if not work.last:
+            return None, None
+        report = self._accounts.report(self.plan, self._digest, self.home.evidence, work.record)
+        adapter = None
+        if self.plan.release_to_coordinator:
+            data = (self.home.adapter / "adapter_model.safetensors").read_bytes()
+            adapter = blob_ref(data)
+            self._blobs.put(adapter, [data])
+        return report, adapter
+
+    def _session(self) -> dict[str, Any]:
+        """What every local step of the masking protocol needs."""
+        return {
+            "secrets": _there(self._secrets, "round keys"),
+            "me": self._name,
+            "publics": self._publics,
+            "context": _there(self._context, "round"),
+        }
+
+
+_METHODS: dict[type[machine.Work], Callable[[InstitutionDesk, Any], object]] = {
+    machine.Consider: InstitutionDesk._consider,
+    machine.MakeAllianceKey: InstitutionDesk._make_alliance_key,
+    machine.TakeAllianceKey: InstitutionDesk._take_alliance_key,
+    machine.MakeRoundKeys: InstitutionDesk._make_round_keys,
+    machine.DealShares: InstitutionDesk._deal_shares,
+    machine.Charge: InstitutionDesk._charge,
+    machine.Train: InstitutionDesk._train,
+    machine.Seal: InstitutionDesk._seal,
+    machine.RevealShares: InstitutionDesk._reveal_shares,
+    machine.AddAgain: InstitutionDesk._add_again,
+    machine.OpenSum: InstitutionDesk._open_sum,
+    machine.Keep: InstitutionDesk._keep,
+}
+
+
+def _checked(uploads: Any, refs: Mapping[str, BlobRef]) -> Any:
+    """Yield uploads that have the digests which their senders signed."""
+    for data, (name, ref) in zip(uploads, sorted(refs.items()), strict=True):
+        if blob_ref(data) != ref:
+            raise NotAuthentic(f"the upload of {name} has digest {digest_of(data)}, signed was {ref.digest}")
+        yield data
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    away = old.with_name(f".{old.name}-{time.monotonic_ns()}")
+    if old.exists():
+        old.rename(away)
+    new.rename(old)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _there(value: T | None, what: str) -> T:
+    if value is None:
+        raise OutOfOrder(f"there is no {what} now: the job is over or has not begun")
+    return value
+
+
+def _mine(to_members: tuple[m.ToMember, ...], me: str) -> bytes:
+    return next(_raw(to.sealed) for to in to_members if to.member == me)
+
+
+def _to_members(sealed: Mapping[str, bytes]) -> tuple[m.ToMember, ...]:
+    return tuple(m.ToMember(member=name, sealed=_text(data)) for name, data in sorted(sealed.items()))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _raw(text: str) -> bytes:
+    return base64.b64decode(text)

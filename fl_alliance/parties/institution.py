@@ -1,0 +1,259 @@
+"""The institution's shell: one warm process that answers the coordinator's requests.
+
+A request is answered once; a resend gets the stored bytes. The machine in `rounds` decides, `desk` does the work,
+and nothing is signed but what the machine gives as a `Reply`. Round secrets live in this process only: after a crash
+the round is refused, its charge stays in the ledger, and no second update of it is ever computed.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from fl_alliance.errors import AllianceError, BadRecords, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.codec import decode, encode
+from fl_alliance.protocol.documents import AllianceMembers, RoundRecord
+from fl_alliance.protocol.envelope import Envelope
+from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.rounds import institution as machine
+
+log = structlog.get_logger()
+Keep = Callable[[], None]
+"""Writes evidence; called once the machine has accepted the event."""
+
+
+class Desk(Protocol):
+    """Does the work that the machine asks for. Each method may raise any `AllianceError`."""
+
+    def begin(self, plan: TrainingPlan, documents: Mapping[str, bytes]) -> None:
+        """Take note of the job and keep its signed documents as evidence."""
+
+    def keep_messages(self, round_number: int, messages: Mapping[str, bytes]) -> None:
+        """Keep relayed envelopes as evidence, by file name."""
+
+    def keep_record(self, round_number: int, envelope: bytes) -> None:
+        """Keep a record as evidence."""
+
+    def do(self, work: machine.Work) -> object:
+        """Do one piece of work; return what `rounds.institution` says of it."""
+
+    def forget(self) -> None:
+        """Forget the secrets and updates of the job."""
+
+
+class Replies(Protocol):
+    """Replies already given, by digest of the request."""
+
+    def reply(self, request: str) -> bytes | None:
+        """Return the stored reply."""
+
+    def keep_reply(self, request: str, body: bytes) -> None:
+        """Store a reply, durably."""
+
+
+class Institution:
+    """One institution in one alliance; serves job after job."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        identity: IdentityKey,
+        root: bytes,
+        coordinator: str,
+        members: bytes | None,
+        desk: Callable[[], Desk],
+        replies: Replies,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._name, self._identity, self._root, self._coordinator = name, identity, root, coordinator
+        self._new_desk, self._replies, self._tell = desk, replies, tell
+        self._desk: Desk = desk()
+        self._address = Address(name, coordinator, {})
+        if members is not None:
+            self._pin(members)
+        self.state: machine.State = machine.Idle(name)
+
+    def handle(self, request: bytes) -> bytes:
+        """Answer one request.
+
+        Raises:
+            MalformedMessage, NotAuthentic: it is not a request of the coordinator to this institution. Nothing is
+                signed for a stranger.
+        """
+        digest = digest_of(request)
+        stored = self._replies.reply(digest)
+        if stored is not None:
+            return stored
+        message = self._read(request)
+        self._tell(f"round {message.round}: {message.kind}")
+        reply = write_answer(self._address, self._identity, self._answer(message))
+        self._replies.keep_reply(digest, reply)
+        return reply
+
+    def _read(self, request: bytes) -> m.Request:
+        """Read a request; a proposal brings the list of members with it, signed by the pinned root."""
+        if not self._address.keys:
+            self._pin(_members_in(request))
+        return read_request(self._address, request)
+
+    def _pin(self, members: bytes) -> None:
+        document = open_document(members, AllianceMembers, public_key=self._root)
+        keys = {member.name: public_key_of(member.identity) for member in document.members}
+        if keys.get(self._name) != self._identity.public:
+            raise NotAuthentic(f"the list of members names another key for {self._name}")
+        self._address = Address(self._name, self._coordinator, keys)
+
+    def _answer(self, message: m.Request) -> m.Answer:
+        """Feed the machine until it replies. An out-of-order request is refused and changes nothing."""
+        try:
+            state, event, keep = self._event(message)
+            state, effects = machine.step(state, event)
+            keep()
+        except AllianceError as error:
+            log.warning("refused", kind=message.kind, error=type(error).__name__, reason=str(error))
+            return _refusal(message, error)
+        return self._work(state, effects)
+
+    def _work(self, state: machine.State, effects: tuple[machine.Effect, ...]) -> m.Answer:
+        while True:
+            self.state, result = state, None
+            for effect in effects:
+                match effect:
+                    case machine.Reply():
+                        return effect.answer
+                    case machine.Forget():
+                        self._forget(effects)
+                    case _:
+                        result = self._do(effect)
+            if result is None:
+                raise OutOfOrder("the machine neither works nor replies")
+            state, effects = machine.step(self.state, result)
+
+    def _forget(self, effects: tuple[machine.Effect, ...]) -> None:
+        self._desk.forget()
+        if isinstance(self.state, machine.Over):
+            self._tell(f"job over: {self.state.reason}")
+        log.info("job_over", effects=len(effects))
+
+    def _do(self, work: machine.Work) -> machine.Event:
+        try:
+            return machine.Done(self._desk.do(work))
+        except AllianceError as error:
+            log.warning("work_failed", work=type(work).__name__, error=type(error).__name__, reason=str(error))
+            return machine.Failed(type(error).__name__, _speakable(error))
+
+    # ---- from a message to an event: everything inside must be authentic; evidence is kept once the machine took it
+
+    def _event(self, message: m.Request) -> tuple[machine.State, machine.Event, Keep]:
+        match message:
+            case m.Proposal():
+                return self._proposed(message)
+            case m.Release():
+                return self._released(message)
+            case _:
+                relayed, files = self._relayed(message)
+                keep = functools.partial(self._keep_messages, message.round, files)
+                return self.state, machine.Asked(message, relayed), keep
+
+    def _keep_messages(self, round_number: int, files: Mapping[str, bytes]) -> None:
+        self._desk.keep_messages(round_number, files)
+
+    def _proposed(self, message: m.Proposal) -> tuple[machine.State, machine.Event, Keep]:
+        if not isinstance(self.state, machine.Idle | machine.Over):
+            raise OutOfOrder(f"job {message.job} is proposed while another job is under way")
+        members, envelope = base64.b64decode(message.members), base64.b64decode(message.plan)
+        self._pin(members)
+        plan = open_document(envelope, TrainingPlan, public_key=self._address.keys[self._coordinator])
+        if (plan.alliance, plan.job) != (message.alliance, message.job):
+            raise NotAuthentic(f"the proposal of job {message.job} holds a plan of job {plan.job}")
+
+        def keep() -> None:
+            self._desk = self._new_desk()
+            self._desk.begin(plan, {"members.dsse.json": members, "plan.dsse.json": envelope})
+
+        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope)), keep
+
+    def _released(self, message: m.Release) -> tuple[machine.State, machine.Event, Keep]:
+        envelope = base64.b64decode(message.record)
+        record = open_document(envelope, RoundRecord, public_key=self._address.keys[self._coordinator])
+        relayed, files = self._relayed(message)
+
+        def keep() -> None:
+            self._desk.keep_messages(message.round, files)
+            self._desk.keep_record(message.round, envelope)
+
+        return self.state, machine.Asked(message, relayed, record, digest_of(envelope)), keep
+
+    def _relayed(self, message: m.Request) -> tuple[dict[str, m.Answer], dict[str, bytes]]:
+        """Return the authentic answers inside a request, by sender, and their envelopes, by file name."""
+        answers: dict[str, m.Answer] = {}
+        files: dict[str, bytes] = {}
+        for envelope in _envelopes(message):
+            sender, answer = read_answer(self._address, envelope)
+            if sender in answers:
+                raise MalformedMessage(f"{message.kind} holds two envelopes of {sender}")
+            answers[sender] = answer
+            files[f"{answer.kind}.{sender}.json"] = envelope
+        return answers, files
+
+
+def _envelopes(message: m.Request) -> list[bytes]:
+    """Return the members' envelopes that a request relays."""
+    match message:
+        case m.KeyRequest():
+            inside: tuple[str, ...] = message.acceptances
+        case m.KeyDelivery():
+            inside = (message.wrapped_keys,)
+        case m.KeyRoster():
+            inside = message.round_keys
+        case m.ShareDelivery():
+            inside = message.sealed_shares
+        case m.SurvivorList():
+            inside = message.sealed_updates
+        case m.Confirmations():
+            inside = message.confirmed
+        case m.RevealDelivery():
+            inside = message.revealed_shares
+        case m.SumChecks():
+            inside = message.sum_checked
+        case m.Release():
+            inside = message.votes
+        case _:
+            inside = ()
+    return [base64.b64decode(envelope) for envelope in inside]
+
+
+def _members_in(request: bytes) -> bytes:
+    """Return the list of members inside a proposal that can't be checked yet; the root's signature checks the list."""
+    message = decode(m.REQUEST, decode(Envelope, request).body)
+    if not isinstance(message, m.Proposal):
+        raise OutOfOrder(f"{message.kind} before any proposal")
+    return base64.b64decode(message.members)
+
+
+def _speakable(error: AllianceError) -> str:
+    """Return a reason that may leave the house: what depends on records stays in the institution's own log."""
+    if isinstance(error, BadRecords):
+        return "the institution's records can't be used; its own log says why"
+    return str(error) or type(error).__name__
+
+
+def _refusal(message: m.Request, error: AllianceError) -> m.Refusal:
+    return m.Refusal(
+        alliance=message.alliance,
+        job=message.job,
+        round=message.round,
+        request_digest=digest_of(encode(message)),
+        error=type(error).__name__,
+        reason=_speakable(error)[:500],
+    )

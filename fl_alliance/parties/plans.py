@@ -1,0 +1,42 @@
+"""Plans and policies as people write them: JSON and TOML files, checked field by field."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+from pydantic import ValidationError
+
+from fl_alliance.errors import BadConfig, BadPlan
+from fl_alliance.protocol.documents import InstitutionPolicy
+from fl_alliance.protocol.plan import TrainingPlan
+
+
+def read_plan(data: bytes) -> TrainingPlan:
+    """Return the plan in JSON `data`, in any layout.
+
+    Raises:
+        BadPlan: not JSON, or a field is wrong; the text names it.
+    """
+    try:
+        return TrainingPlan.model_validate_json(data)
+    except ValidationError as error:
+        raise BadPlan(_problems(error)) from error
+
+
+def read_policy(data: bytes) -> InstitutionPolicy:
+    """Return the policy in TOML `data`.
+
+    Raises:
+        BadConfig: not TOML, or a field is wrong; the text names it.
+    """
+    try:
+        return InstitutionPolicy.model_validate_json(json.dumps(tomllib.loads(data.decode())))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(f"policy: not TOML ({error})") from error
+    except ValidationError as error:
+        raise BadConfig(_problems(error)) from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}" for e in error.errors())

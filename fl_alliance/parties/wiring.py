@@ -1,0 +1,196 @@
+"""The one place that names concrete classes: what a coordinator and an institution are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fl_alliance.errors import BadPlan, NotAuthentic
+from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.sign import open_document, sign_document
+from fl_alliance.parties import setup
+from fl_alliance.parties.accounts import Accounts
+from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
+from fl_alliance.parties.coordinator import Coordinator
+from fl_alliance.parties.files import read_file, write_atomically
+from fl_alliance.parties.mail import Address
+from fl_alliance.protocol.codec import decode
+from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
+from fl_alliance.protocol.ids import BlobRef, blob_ref
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.protocol.ports import Blobs, CoordinatorLink, InstitutionLink
+from fl_alliance.rounds import coordinator as machine
+from fl_alliance.store.blobs import FolderBlobs
+from fl_alliance.store.journal import SqliteJournal
+
+Tell = Callable[[str], None]
+
+
+# ---- coordinator
+
+
+def propose(home: Path, plan: TrainingPlan) -> Path:
+    """Sign `plan` as a job of the coordinator in `home`; return where it is kept.
+
+    Raises:
+        BadPlan: a member is not admitted, another alliance is named, or the job has another plan already.
+    """
+    config = load(CoordinatorConfig, home / "coordinator.toml")
+    strangers = sorted(set(plan.names) - {request.name for request in setup.admitted(home)})
+    if strangers or plan.alliance != config.alliance:
+        raise BadPlan(f"members: {', '.join(strangers) or 'all'} must be admitted to alliance {config.alliance}")
+    path = home / "jobs" / plan.job / "plan.dsse.json"
+    envelope = sign_document(IdentityKey.load(setup.Keys(home).identity), plan)
+    if path.exists() and path.read_bytes() != envelope:
+        raise BadPlan(f"job: {plan.job!r} has another plan already, choose another name")
+    write_atomically(path, envelope)
+    return path
+
+
+def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> machine.State:
+    """Run one job of the coordinator in `home` over Flower, or go on with it; return its last state."""
+    from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
+    from fl_alliance.transport.flower.tls import TlsFiles
+
+    config = load(CoordinatorConfig, home / "coordinator.toml")
+    keys = setup.Keys(home)
+    blobs = FolderBlobs(home / "blobs")
+    link = FlowerCoordinatorLink(
+        host=config.host,
+        port=config.port,
+        database=home / "flower.db",
+        tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+        nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
+        blobs=blobs,
+        home=home / "flower",
+    )
+    try:
+        tell(f"listening on {config.host}:{config.port}, mutual TLS")
+        return coordinator(home, job, link, blobs, tell=tell).run()
+    finally:
+        link.close()
+
+
+def coordinator(
+    home: Path, job: str, link: CoordinatorLink, blobs: Blobs, *, tell: Tell = lambda _: None, ask_again: float = 90.0
+) -> Coordinator:
+    """Return the shell of one job over any link."""
+    keys = setup.Keys(home)
+    identity = IdentityKey.load(keys.identity)
+    members = read_file(keys.members, "list of members")
+    root = public_key_of(decode(setup.AllianceRoot, read_file(keys.root_public, "alliance root")).key)
+    folder = home / "jobs" / job
+    envelope = read_file(folder / "plan.dsse.json", "plan of the job")
+    plan = open_document(envelope, TrainingPlan, public_key=identity.public)
+    people = open_document(members, AllianceMembers, public_key=root)
+    return Coordinator(
+        identity=identity,
+        address=Address(setup.COORDINATOR, setup.COORDINATOR, keys_of(people)),
+        job=machine.Job(plan, envelope, members),
+        journal=SqliteJournal(home / "journal.db"),
+        link=link,
+        blobs=blobs,
+        adder=add_uploads,
+        folder=folder,
+        tell=tell,
+        ask_again_seconds=ask_again,
+    )
+
+
+def add_uploads(plan: TrainingPlan, uploads: Mapping[str, BlobRef], blobs: Blobs) -> bytes:
+    """Return the framed sum of the uploads; parameters only, no key.
+
+    Raises:
+        NotAuthentic: a blob is not the one that its sender signed.
+        SumRefused: the uploads can't be added.
+    """
+    from fl_alliance.secagg import cipher
+    from fl_alliance.secagg.parameters import sum_parameters
+
+    parameters = sum_parameters(members=len(plan.members), bits=plan.sum.bits)
+    data = []
+    for name, ref in sorted(uploads.items()):
+        upload = b"".join(blobs.read(ref))
+        if blob_ref(upload) != ref:
+            raise NotAuthentic(f"the upload of {name} is not the one that it signed")
+        data.append(upload)
+    return cipher.add(data, parameters=parameters, slots=cipher.slots_in(data[0]))
+
+
+def keys_of(people: AllianceMembers) -> dict[str, bytes]:
+    """Return the raw public keys by name."""
+    return {member.name: public_key_of(member.identity) for member in people.members}
+
+
+# ---- institution
+
+
+def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
+    """Sign the institution's own policy; return where it is kept."""
+    path = home / "policy.dsse.json"
+    write_atomically(path, sign_document(IdentityKey.load(setup.Keys(home).identity), policy))
+    return path
+
+
+def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = lambda _: None) -> None:
+    """Serve the institution in `home` over Flower, until `keep_going` says no."""
+    from fl_alliance.transport.flower.institution import FlowerInstitutionLink
+    from fl_alliance.transport.flower.tls import TlsFiles
+
+    config = load(InstitutionConfig, home / "institution.toml")
+    keys = setup.Keys(home)
+    link = FlowerInstitutionLink(
+        address=config.coordinator,
+        tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+        node_key=keys.node_key,
+        state=home / "flower",
+    )
+    handler = institution(home, link, tell=tell)
+    tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
+    link.serve(handler, keep_going=keep_going)
+
+
+def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: None) -> Callable[[bytes], bytes]:
+    """Return the handler of one institution over any link."""
+    from fl_alliance.parties.desk import InstitutionDesk
+    from fl_alliance.parties.institution import Desk, Institution
+    from fl_alliance.parties.trainer import QwenTrainer
+    from fl_alliance.store.ledger_file import LedgerFile
+    from fl_alliance.training.records import dataset_digest
+
+    config = load(InstitutionConfig, home / "institution.toml")
+    keys = setup.Keys(home)
+    identity = IdentityKey.load(keys.identity)
+    root = read_file(keys.root_public, "alliance root")
+    ledger = LedgerFile(
+        home / "ledger.jsonl", public_key=identity.public, institution=config.name, dataset=config.data.name
+    )
+    accounts = Accounts(
+        identity=identity,
+        policy=home / "policy.dsse.json",
+        ledger=ledger,
+        dataset_digest=lambda: dataset_digest(home / config.data.path),
+    )
+
+    def desk() -> Desk:
+        return InstitutionDesk(
+            name=config.name,
+            identity=identity,
+            jobs=home / "jobs",
+            blobs=link.blobs,
+            accounts=accounts,
+            trainer=lambda plan: QwenTrainer(config, home, plan, lambda step, steps: tell(f"step {step}/{steps}")),
+            public_documents={"root.pub.json": root},
+        )
+
+    shell = Institution(
+        name=config.name,
+        identity=identity,
+        root=public_key_of(decode(setup.AllianceRoot, root).key),
+        coordinator=setup.COORDINATOR,
+        members=None,
+        desk=desk,
+        replies=SqliteJournal(home / "journal.db"),
+        tell=tell,
+    )
+    return shell.handle

@@ -1,0 +1,283 @@
+"""The messages of a job, in the order in which they travel.
+
+A request goes from the coordinator to one institution and gets one reply. A request that relays what institutions
+said carries their signed envelopes as they are: the coordinator is a messenger, and what it could forge is nothing.
+
+    request              reply                  what the institution does in between
+    Proposal             Acceptance             checks the plan against its own policy; makes a wrap key
+    KeyRequest           WrappedKeys            (one member only) makes the alliance key, wraps it to each
+    KeyDelivery          KeyAccepted            unwraps the alliance key
+    RoundOpening         RoundKeys              makes the round's keys                    Bonawitz et al. 2017, round 0
+    KeyRoster            SealedShares           checks every signature; deals shares                     round 1
+    ShareDelivery        SealedUpdate           charges, trains, masks, encrypts, uploads                round 2
+    SurvivorList         SurvivorsConfirmed     signs the list of uploads                                round 3
+    Confirmations        RevealedShares         checks all confirmations; reveals self-mask shares       round 4
+    RevealDelivery       SumChecked             adds all uploads again and compares bytes
+    SumChecks            AdapterVote            decrypts, unmasks, applies; signs the adapter
+    Release              Released               keeps adapter and record; after the last round, reports
+    Abort                Stopped                forgets the round's secrets
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from fl_alliance.protocol.ids import Base64, BlobRef, Digest, Name
+from fl_alliance.protocol.limits import MAX_MEMBERS, MAX_ROUNDS
+from fl_alliance.protocol.model import Wire
+
+_Many = Field(min_length=1, max_length=MAX_MEMBERS, strict=False)
+Envelopes = Annotated[tuple[Base64, ...], _Many]
+"""Signed envelopes of institutions, exactly as they came, sorted by sender."""
+
+
+class Bound(Wire):
+    """What every message says of itself; the label under the signature repeats it."""
+
+    version: Literal[1] = 1
+    alliance: Name
+    job: Name
+    round: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+    """0 outside rounds."""
+
+
+class ToMember(Wire):
+    """Bytes that only one member can open."""
+
+    member: Name
+    sealed: Base64
+
+
+ForEach = Annotated[tuple[ToMember, ...], _Many]
+
+
+class Proposal(Bound):
+    """A plan, signed by the coordinator, and the members that it names, signed by the alliance's root."""
+
+    kind: Literal["proposal"] = "proposal"
+    plan: Base64
+    members: Base64
+
+
+class Acceptance(Bound):
+    """The institution's own policy allows this plan."""
+
+    kind: Literal["acceptance"] = "acceptance"
+    plan_digest: Digest
+    wrap_key: Base64
+    """X25519 public key to which the alliance key of this job is wrapped."""
+    ledger_head: Digest
+
+
+class KeyRequest(Bound):
+    """To the key maker: everybody accepted."""
+
+    kind: Literal["key-request"] = "key-request"
+    acceptances: Envelopes
+
+
+class WrappedKeys(Bound):
+    """The alliance key of the job, wrapped to each member; the coordinator relays it blind."""
+
+    kind: Literal["wrapped-keys"] = "wrapped-keys"
+    acceptances_digest: Digest
+    key_fingerprint: Digest
+    wrapped: ForEach
+
+
+class KeyDelivery(Bound):
+    """The key maker's message, as it came."""
+
+    kind: Literal["key-delivery"] = "key-delivery"
+    acceptances: Envelopes
+    wrapped_keys: Base64
+
+
+class KeyAccepted(Bound):
+    """The alliance key opened and has the stated fingerprint."""
+
+    kind: Literal["key-accepted"] = "key-accepted"
+    key_fingerprint: Digest
+
+
+class RoundOpening(Bound):
+    """A round begins from the named record (none before the first)."""
+
+    kind: Literal["round-opening"] = "round-opening"
+    previous_record: Digest | None
+
+
+class RoundKeys(Bound):
+    """Public keys of one round, signed by the pinned identity."""
+
+    kind: Literal["round-keys"] = "round-keys"
+    plan_digest: Digest
+    mask_key: Base64
+    channel_key: Base64
+
+
+class KeyRoster(Bound):
+    """Every member's signed round keys: the roster of this round."""
+
+    kind: Literal["key-roster"] = "key-roster"
+    round_keys: Envelopes
+
+
+class SealedShares(Bound):
+    """Shares of the self mask and of the mask key, sealed end to end; and the roster that they belong to."""
+
+    kind: Literal["sealed-shares"] = "sealed-shares"
+    roster_digest: Digest
+    shares: ForEach
+
+
+class ShareDelivery(Bound):
+    """Everybody's sealed shares, as signed; each member opens its own."""
+
+    kind: Literal["share-delivery"] = "share-delivery"
+    sealed_shares: Envelopes
+
+
+class SealedUpdate(Bound):
+    """An upload: encrypted masked update, and the ledger's head after it was charged."""
+
+    kind: Literal["sealed-update"] = "sealed-update"
+    roster_digest: Digest
+    upload: BlobRef
+    ledger_head: Digest
+
+
+class SurvivorList(Bound):
+    """Every signed upload of the round, and what the coordinator says is their sum."""
+
+    kind: Literal["survivor-list"] = "survivor-list"
+    sealed_updates: Envelopes
+    sum: BlobRef
+
+
+class SurvivorsConfirmed(Bound):
+    """The consistency check of the active variant: this is the list that I saw."""
+
+    kind: Literal["survivors-confirmed"] = "survivors-confirmed"
+    survivors_digest: Digest
+
+
+class Confirmations(Bound):
+    """Everybody's confirmation of the same list."""
+
+    kind: Literal["confirmations"] = "confirmations"
+    confirmed: Envelopes
+
+
+class RevealedShares(Bound):
+    """My shares of the survivors' self masks, sealed to each member."""
+
+    kind: Literal["revealed-shares"] = "revealed-shares"
+    survivors_digest: Digest
+    shares: ForEach
+
+
+class RevealDelivery(Bound):
+    """Everybody's revealed shares, as signed."""
+
+    kind: Literal["reveal-delivery"] = "reveal-delivery"
+    revealed_shares: Envelopes
+
+
+class SumChecked(Bound):
+    """I added all signed uploads again, and this is their sum."""
+
+    kind: Literal["sum-checked"] = "sum-checked"
+    survivors_digest: Digest
+    sum_digest: Digest
+
+
+class SumChecks(Bound):
+    """Everybody's check of the same sum: it may be opened."""
+
+    kind: Literal["sum-checks"] = "sum-checks"
+    sum_checked: Envelopes
+
+
+class AdapterVote(Bound):
+    """The adapter that I get from the opened sum."""
+
+    kind: Literal["adapter-vote"] = "adapter-vote"
+    sum_digest: Digest
+    adapter_digest: Digest
+
+
+class Release(Bound):
+    """The round's record, signed by the coordinator, with the votes that it counts."""
+
+    kind: Literal["release"] = "release"
+    record: Base64
+    votes: Envelopes
+
+
+class Released(Bound):
+    """The record is kept; after the last round the privacy report is written."""
+
+    kind: Literal["released"] = "released"
+    record_digest: Digest
+    report_digest: Digest | None
+    adapter: BlobRef | None
+    """The adapter folder as one archive, only where the plan releases it to the coordinator."""
+
+
+class Abort(Bound):
+    """The job ends without a result."""
+
+    kind: Literal["abort"] = "abort"
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Stopped(Bound):
+    """The abort was noted; secrets of the round are gone."""
+
+    kind: Literal["stopped"] = "stopped"
+
+
+class Refusal(Bound):
+    """An institution does not do what was asked, and says why without a private value."""
+
+    kind: Literal["refusal"] = "refusal"
+    request_digest: Digest
+    error: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]{2,40}$")]
+    """Name of the error, as in `fl_alliance.errors`."""
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+Request = (
+    Proposal
+    | KeyRequest
+    | KeyDelivery
+    | RoundOpening
+    | KeyRoster
+    | ShareDelivery
+    | SurvivorList
+    | Confirmations
+    | RevealDelivery
+    | SumChecks
+    | Release
+    | Abort
+)
+Answer = (
+    Acceptance
+    | WrappedKeys
+    | KeyAccepted
+    | RoundKeys
+    | SealedShares
+    | SealedUpdate
+    | SurvivorsConfirmed
+    | RevealedShares
+    | SumChecked
+    | AdapterVote
+    | Released
+    | Stopped
+    | Refusal
+)
+REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+ANSWER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -1,0 +1,475 @@
+"""The coordinator's job as a pure state machine: who is asked what, and when a phase is complete.
+
+    Gathering(acceptance) -> (wrapped-keys) -> (key-accepted)
+      -> for each round: (round-keys) -> (sealed-shares) -> (sealed-update) -> Adding -> (survivors-confirmed)
+         -> (revealed-shares) -> (sum-checked) -> (adapter-vote) -> Recording -> (released)
+      -> Finished                                      any state -> Aborted, with a reason
+
+`step` raises `OutOfOrder` and changes nothing, or returns the next state with its effects. It reads no clock, draws
+no randomness and does no I/O: `functools.reduce(step, journal)` is the state, and `outstanding(state)` is what has
+to be done next, on the first run as after a restart. In this version every member must answer in every phase.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from fl_alliance.errors import OutOfOrder
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.ids import BlobRef, digest_of
+from fl_alliance.protocol.model import Wire
+from fl_alliance.protocol.plan import TrainingPlan
+
+A = TypeVar("A", bound=m.Answer)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """An authentic answer and the envelope that proves it."""
+
+    answer: m.Answer
+    envelope: bytes
+
+
+# ---- events
+
+
+@dataclass(frozen=True)
+class Answered:
+    """`member` answered; the shell has checked its signature and label."""
+
+    member: str
+    signed: Signed
+
+
+@dataclass(frozen=True)
+class SumAdded:
+    """The uploads of the round were added; the sum is in the blob store."""
+
+    sum: BlobRef
+
+
+@dataclass(frozen=True)
+class RecordSigned:
+    """The round's record was signed."""
+
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class DeadlinePassed:
+    """The phase that awaited `kind` in `round` took longer than the plan allows."""
+
+    kind: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The admin, or the shell, gives up."""
+
+    reason: str
+
+
+Event = Answered | SumAdded | RecordSigned | DeadlinePassed | Cancelled
+
+# ---- effects
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Sign `request` and send it to `member`. Sending it again sends the same bytes."""
+
+    member: str
+    request: m.Request
+
+
+@dataclass(frozen=True)
+class AddUploads:
+    """Add the ciphertexts that the signed uploads name."""
+
+    uploads: Mapping[str, BlobRef]
+
+
+@dataclass(frozen=True)
+class SignRecord:
+    """Write and sign the record of the round."""
+
+    round: int
+    roster_digest: str
+    previous_record: str | None
+    uploads: Mapping[str, BlobRef]
+    ledger_heads: Mapping[str, str]
+    sum_digest: str
+    adapter_digest: str
+    votes: tuple[str, ...]
+
+
+Effect = Ask | AddUploads | SignRecord
+
+# ---- states
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same over the whole job."""
+
+    plan: TrainingPlan
+    plan_envelope: bytes
+    members_envelope: bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members, sorted."""
+        return self.plan.names
+
+    def bound(self, round_number: int) -> dict[str, Any]:
+        """The fields that bind a message to this job and round."""
+        return {"alliance": self.plan.alliance, "job": self.plan.job, "round": round_number}
+
+
+Phase = Mapping[str, Signed]
+"""One phase's complete answers, by member."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has been agreed so far: complete phases of the job and of the present round, by kind of answer."""
+
+    job: Job
+    round: int = 0
+    previous_record: str | None = None
+    phases: Mapping[str, Phase] = field(default_factory=lambda: MappingProxyType({}))
+    sum: BlobRef | None = None
+
+    def done(self, kind: type[A]) -> dict[str, A]:
+        """Return the answers of a complete phase, by member."""
+        answers = {name: signed.answer for name, signed in self.phases[kind_of(kind)].items()}
+        return {name: answer for name, answer in answers.items() if isinstance(answer, kind)}
+
+    def envelopes(self, kind: type[m.Answer]) -> tuple[str, ...]:
+        """Return the envelopes of a complete phase in base64, sorted by member."""
+        phase = self.phases[kind_of(kind)]
+        return tuple(base64.b64encode(phase[name].envelope).decode() for name in sorted(phase))
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """Waiting for an answer of one kind from each member that was asked."""
+
+    progress: Progress
+    awaits: type[m.Answer]
+    asked: Mapping[str, m.Request]
+    answers: Phase
+
+
+@dataclass(frozen=True)
+class Adding:
+    """All uploads are here; the sum is being added."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The quorum voted for one adapter; the record is being signed."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All rounds are recorded and kept."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Aborted:
+    """The job ended without a result."""
+
+    progress: Progress
+    reason: str
+
+
+State = Gathering | Adding | Recording | Finished | Aborted
+Transition = tuple[State, tuple[Effect, ...]]
+
+
+def kind_of(kind: type[Wire]) -> str:
+    """Return the `kind` of a message class as it travels."""
+    return str(kind.model_fields["kind"].default)
+
+
+def start(job: Job) -> Transition:
+    """Begin the job: propose the plan to everybody."""
+    proposal = m.Proposal(
+        **job.bound(0),
+        plan=_base64(job.plan_envelope),
+        members=_base64(job.members_envelope),
+    )
+    return _ask_all(Progress(job), m.Acceptance, proposal)
+
+
+def outstanding(state: State) -> tuple[Effect, ...]:
+    """Return what must be done, or done again, in `state`. After a restart this is what to do first."""
+    match state:
+        case Gathering():
+            return tuple(Ask(name, ask) for name, ask in sorted(state.asked.items()) if name not in state.answers)
+        case Adding():
+            return (AddUploads(_uploads(state.progress)),)
+        case Recording():
+            return (_record(state.progress),)
+        case Aborted():
+            return _tell_abort(state.progress, state.reason)
+        case _:
+            return ()
+
+
+def step(state: State, event: Event) -> Transition:
+    """Take one event.
+
+    Raises:
+        OutOfOrder: `state` does not await `event`. Nothing has changed.
+    """
+    match state, event:
+        case ((Finished() | Aborted()), _):
+            raise OutOfOrder(f"the job is over, {type(event).__name__} comes too late")
+        case Gathering(), Answered():
+            return _answered(state, event)
+        case Adding(), SumAdded():
+            return _sum_added(state, event)
+        case Recording(), RecordSigned():
+            return _record_signed(state, event)
+        case _, Cancelled():
+            return _abort(state.progress, event.reason)
+        case Gathering(), DeadlinePassed():
+            return _deadline(state, event)
+        case _:
+            raise OutOfOrder(f"{type(event).__name__} does not belong in {type(state).__name__}")
+
+
+# ---- one answer more
+
+
+def _answered(state: Gathering, event: Answered) -> Transition:
+    answer, member = event.signed.answer, event.member
+    if member not in state.asked:
+        raise OutOfOrder(f"{member} was not asked for {kind_of(state.awaits)}")
+    if member in state.answers:
+        raise OutOfOrder(f"{member} has already answered with {kind_of(state.awaits)}")
+    if (answer.alliance, answer.job, answer.round) != tuple(state.progress.job.bound(state.progress.round).values()):
+        raise OutOfOrder(f"{answer.kind} of round {answer.round} of job {answer.job}, not of this one")
+    if isinstance(answer, m.Refusal):
+        return _refused(state, member, answer)
+    if not isinstance(answer, state.awaits):
+        raise OutOfOrder(f"{answer.kind} from {member}, while {kind_of(state.awaits)} is awaited")
+    more = replace(state, answers=MappingProxyType({**state.answers, member: event.signed}))
+    return (more, ()) if len(more.answers) < len(more.asked) else _complete(more)
+
+
+def _refused(state: Gathering, member: str, refusal: m.Refusal) -> Transition:
+    if refusal.request_digest != digest_of(encode(state.asked[member])):
+        raise OutOfOrder(f"{member} refuses another request than the one it was asked")
+    return _abort(state.progress, f"{member} refused: {refusal.error}: {refusal.reason}")
+
+
+def _deadline(state: Gathering, event: DeadlinePassed) -> Transition:
+    if (event.kind, event.round) != (kind_of(state.awaits), state.progress.round):
+        raise OutOfOrder(f"the deadline of {event.kind} in round {event.round} no longer matters")
+    missing = ", ".join(sorted(set(state.asked) - set(state.answers)))
+    return _abort(state.progress, f"no {event.kind} from {missing} in round {event.round} before the deadline")
+
+
+# ---- a phase is complete
+
+
+def _complete(state: Gathering) -> Transition:
+    """Keep the phase and ask for the next. The order is the protocol's."""
+    phases = {**state.progress.phases, kind_of(state.awaits): state.answers}
+    progress = replace(state.progress, phases=MappingProxyType(phases))
+    return _NEXT[state.awaits](progress)
+
+
+def _after_acceptance(p: Progress) -> Transition:
+    digests = {name: a.plan_digest for name, a in p.done(m.Acceptance).items()}
+    if odd := _odd(digests, digest_of(p.job.plan_envelope)):
+        return _abort(p, f"{odd} accepted another plan")
+    request = m.KeyRequest(**p.job.bound(0), acceptances=p.envelopes(m.Acceptance))
+    return _ask(p, m.WrappedKeys, {key_maker(p.job.plan): request})
+
+
+def _after_wrapped_keys(p: Progress) -> Transition:
+    (wrapped,) = p.envelopes(m.WrappedKeys)
+    return _ask_all(
+        p,
+        m.KeyAccepted,
+        m.KeyDelivery(**p.job.bound(0), acceptances=p.envelopes(m.Acceptance), wrapped_keys=wrapped),
+    )
+
+
+def _after_key_accepted(p: Progress) -> Transition:
+    return _open_round(p, 1, None)
+
+
+def _after_round_keys(p: Progress) -> Transition:
+    return _ask_all(p, m.SealedShares, key_roster(p))
+
+
+def _after_sealed_shares(p: Progress) -> Transition:
+    rosters = {name: s.roster_digest for name, s in p.done(m.SealedShares).items()}
+    if odd := _odd(rosters, digest_of(encode(key_roster(p)))):
+        return _abort(p, f"{odd} signed another roster")
+    request = m.ShareDelivery(**p.job.bound(p.round), sealed_shares=p.envelopes(m.SealedShares))
+    return _ask_all(p, m.SealedUpdate, request)
+
+
+def _after_sealed_update(p: Progress) -> Transition:
+    return Adding(p), (AddUploads(_uploads(p)),)
+
+
+def _sum_added(state: Adding, event: SumAdded) -> Transition:
+    p = replace(state.progress, sum=event.sum)
+    return _ask_all(p, m.SurvivorsConfirmed, survivor_list(p))
+
+
+def _after_survivors_confirmed(p: Progress) -> Transition:
+    seen = {name: c.survivors_digest for name, c in p.done(m.SurvivorsConfirmed).items()}
+    if odd := _odd(seen, digest_of(encode(survivor_list(p)))):
+        return _abort(p, f"{odd} confirmed another list of survivors")
+    request = m.Confirmations(**p.job.bound(p.round), confirmed=p.envelopes(m.SurvivorsConfirmed))
+    return _ask_all(p, m.RevealedShares, request)
+
+
+def _after_revealed_shares(p: Progress) -> Transition:
+    request = m.RevealDelivery(**p.job.bound(p.round), revealed_shares=p.envelopes(m.RevealedShares))
+    return _ask_all(p, m.SumChecked, request)
+
+
+def _after_sum_checked(p: Progress) -> Transition:
+    sums = {name: c.sum_digest for name, c in p.done(m.SumChecked).items()}
+    if odd := _odd(sums, survivor_list(p).sum.digest):
+        return _abort(p, f"{odd} added the uploads to another sum")
+    request = m.SumChecks(**p.job.bound(p.round), sum_checked=p.envelopes(m.SumChecked))
+    return _ask_all(p, m.AdapterVote, request)
+
+
+def _after_adapter_vote(p: Progress) -> Transition:
+    adapter, votes = _winner(p)
+    if len(votes) < p.job.plan.quorum:
+        return _abort(
+            p, f"{len(votes)} members agree on an adapter ({adapter}), the plan's quorum is {p.job.plan.quorum}"
+        )
+    return Recording(p), (_record(p),)
+
+
+def _record_signed(state: Recording, event: RecordSigned) -> Transition:
+    p = replace(state.progress, previous_record=digest_of(event.envelope))
+    votes = p.envelopes(m.AdapterVote)
+    return _ask_all(p, m.Released, m.Release(**p.job.bound(p.round), record=_base64(event.envelope), votes=votes))
+
+
+def _after_released(p: Progress) -> Transition:
+    if p.round == p.job.plan.rounds:
+        return Finished(p), ()
+    return _open_round(p, p.round + 1, p.previous_record)
+
+
+_NEXT = {
+    m.Acceptance: _after_acceptance,
+    m.WrappedKeys: _after_wrapped_keys,
+    m.KeyAccepted: _after_key_accepted,
+    m.RoundKeys: _after_round_keys,
+    m.SealedShares: _after_sealed_shares,
+    m.SealedUpdate: _after_sealed_update,
+    m.SurvivorsConfirmed: _after_survivors_confirmed,
+    m.RevealedShares: _after_revealed_shares,
+    m.SumChecked: _after_sum_checked,
+    m.AdapterVote: _after_adapter_vote,
+    m.Released: _after_released,
+}
+
+# ---- what the phases say
+
+
+def key_maker(plan: TrainingPlan) -> str:
+    """Return the member that makes the alliance key of the job."""
+    return plan.names[0]
+
+
+def key_roster(p: Progress) -> m.KeyRoster:
+    """Return the roster of the round; its digest binds everything that follows."""
+    return m.KeyRoster(**p.job.bound(p.round), round_keys=p.envelopes(m.RoundKeys))
+
+
+def survivor_list(p: Progress) -> m.SurvivorList:
+    """Return the list of uploads with their sum."""
+    if p.sum is None:
+        raise OutOfOrder("the uploads have not been added")
+    return m.SurvivorList(**p.job.bound(p.round), sealed_updates=p.envelopes(m.SealedUpdate), sum=p.sum)
+
+
+def _open_round(p: Progress, number: int, previous: str | None) -> Transition:
+    keyed = {kind: p.phases[kind] for kind in ("acceptance", "wrapped-keys", "key-accepted")}
+    fresh = Progress(p.job, number, previous, MappingProxyType(keyed))
+    return _ask_all(fresh, m.RoundKeys, m.RoundOpening(**p.job.bound(number), previous_record=previous))
+
+
+def _record(p: Progress) -> SignRecord:
+    adapter, votes = _winner(p)
+    updates = p.done(m.SealedUpdate)
+    return SignRecord(
+        round=p.round,
+        roster_digest=digest_of(encode(key_roster(p))),
+        previous_record=p.previous_record,
+        uploads=_uploads(p),
+        ledger_heads={name: update.ledger_head for name, update in updates.items()},
+        sum_digest=survivor_list(p).sum.digest,
+        adapter_digest=adapter,
+        votes=votes,
+    )
+
+
+def _winner(p: Progress) -> tuple[str, tuple[str, ...]]:
+    """Return the adapter with most votes and who voted for it; ties go to the smaller digest."""
+    ballots: dict[str, list[str]] = {}
+    for name, vote in p.done(m.AdapterVote).items():
+        ballots.setdefault(vote.adapter_digest, []).append(name)
+    adapter = min(ballots, key=lambda digest: (-len(ballots[digest]), digest))
+    return adapter, tuple(sorted(ballots[adapter]))
+
+
+def _uploads(p: Progress) -> dict[str, BlobRef]:
+    return {name: update.upload for name, update in sorted(p.done(m.SealedUpdate).items())}
+
+
+def _odd(seen: Mapping[str, str], expected: str) -> str:
+    """Return who saw something else than `expected`, as text; empty if nobody."""
+    return ", ".join(sorted(name for name, digest in seen.items() if digest != expected))
+
+
+def _ask_all(p: Progress, awaits: type[m.Answer], request: m.Request) -> Transition:
+    return _ask(p, awaits, dict.fromkeys(p.job.names, request))
+
+
+def _ask(p: Progress, awaits: type[m.Answer], asked: Mapping[str, m.Request]) -> Transition:
+    state = Gathering(p, awaits, MappingProxyType(dict(asked)), MappingProxyType({}))
+    return state, outstanding(state)
+
+
+def _abort(p: Progress, reason: str) -> Transition:
+    return Aborted(p, reason[:500]), _tell_abort(p, reason)
+
+
+def _tell_abort(p: Progress, reason: str) -> tuple[Effect, ...]:
+    abort = m.Abort(**p.job.bound(p.round), reason=reason[:500])
+    return tuple(Ask(name, abort) for name in p.job.names)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

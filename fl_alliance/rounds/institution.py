@@ -1,0 +1,577 @@
+"""The institution's job as a pure state machine: the release gate.
+
+    Idle -> Waiting(key-delivery) -> Waiting(round-opening)
+      -> for each round: Waiting(key-roster) -> Waiting(share-delivery) -> Charging -> Training -> Sealing
+         -> Waiting(confirmations) ...: Offered -> Charged -> Trained -> Sealed -> SumChecked -> Answered
+      -> Over                                              any state -> Over, when refused or aborted
+
+Nothing leaves the house except a `Reply` of this machine. The ledger is charged before `Train` is ever asked for, and
+nothing opens a sum before every member has signed that it added the same uploads to the same bytes. `step` raises
+`OutOfOrder` and changes nothing, or returns. The shell has checked every signature, also of relayed envelopes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fl_alliance.errors import OutOfOrder
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.documents import RoundRecord
+from fl_alliance.protocol.ids import BlobRef, digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+
+# ---- events
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """An authentic plan was proposed."""
+
+    request: m.Proposal
+    plan: TrainingPlan
+    plan_digest: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An authentic request; `relayed` are the authentic answers of members inside it, by member."""
+
+    request: m.Request
+    relayed: Mapping[str, m.Answer]
+    record: RoundRecord | None = None
+    record_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The effect under way gave `result`."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The effect under way raised a named error; `reason` holds no private value."""
+
+    error: str
+    reason: str
+
+
+Event = Proposed | Asked | Done | Failed
+
+# ---- effects: each is followed by `Done` or `Failed`, but for `Reply` and `Forget`
+
+
+@dataclass(frozen=True)
+class Consider:
+    """Check the plan against policy, ledger, model and data. Done(wrap key, ledger head)."""
+
+    plan: TrainingPlan
+
+
+@dataclass(frozen=True)
+class MakeAllianceKey:
+    """Make the key of the job and wrap it to each member. Done(fingerprint, wrapped)."""
+
+    acceptances: Mapping[str, m.Acceptance]
+
+
+@dataclass(frozen=True)
+class TakeAllianceKey:
+    """Unwrap the key of the job. Done(fingerprint)."""
+
+    keys: m.WrappedKeys
+
+
+@dataclass(frozen=True)
+class MakeRoundKeys:
+    """Make the secrets of a round. Done(mask key, channel key)."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class DealShares:
+    """Deal shares of this round's secrets. Done(sealed shares)."""
+
+    round: int
+    roster: Mapping[str, m.RoundKeys]
+    roster_digest: str
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Charge the round to the ledger, durably. Done(ledger head)."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Read the records and train; keep the noised update. Done(None)."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Quantise, mask, encrypt and upload the update. Done(blob)."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class RevealShares:
+    """Seal my shares of the survivors' self masks to each member. Done(sealed shares)."""
+
+    round: int
+    dealt: Mapping[str, m.SealedShares]
+    survivors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AddAgain:
+    """Fetch the uploads and add them again. Done(blob of the sum)."""
+
+    round: int
+    uploads: Mapping[str, BlobRef]
+
+
+@dataclass(frozen=True)
+class OpenSum:
+    """Decrypt, unmask, unpack and apply the sum. Done(adapter digest)."""
+
+    round: int
+    revealed: Mapping[str, m.RevealedShares]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Keep the record, the adapter and the evidence. Done(report digest or None, adapter blob or None)."""
+
+    round: int
+    record: RoundRecord
+    last: bool
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Forget secrets and updates of the job that no longer matter."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Sign the answer, keep its bytes, and send them."""
+
+    answer: m.Answer
+
+
+Work = (
+    Consider
+    | MakeAllianceKey
+    | TakeAllianceKey
+    | MakeRoundKeys
+    | DealShares
+    | Charge
+    | Train
+    | Seal
+    | RevealShares
+    | AddAgain
+    | OpenSum
+    | Keep
+)
+Effect = Work | Forget | Reply
+
+# ---- states
+
+
+@dataclass(frozen=True)
+class Idle:
+    """No job yet."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The institution's seat in a job: its own name, the plan, and where the job stands."""
+
+    name: str
+    plan: TrainingPlan
+    plan_digest: str
+    round: int = 0
+    previous_record: str | None = None
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """The fields that bind a message to this job and round."""
+        return {"alliance": self.plan.alliance, "job": self.plan.job, "round": self.round}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the present round has agreed on so far; empty between rounds."""
+
+    roster_digest: str = ""
+    dealt: Mapping[str, m.SealedShares] | None = None
+    upload: BlobRef | None = None
+    survivors: m.SurvivorList | None = None
+    uploads: Mapping[str, BlobRef] | None = None
+    revealed: Mapping[str, m.RevealedShares] | None = None
+    adapter_digest: str = ""
+    ledger_head: str = ""
+    record_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The last request is answered; one kind of request may come next (two for the key maker)."""
+
+    seat: Seat
+    memory: Memory
+    awaits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Working:
+    """A request is being worked on."""
+
+    seat: Seat
+    memory: Memory
+    request: m.Request
+    work: Work
+
+
+@dataclass(frozen=True)
+class Over:
+    """The job ended here: complete, refused or aborted."""
+
+    name: str
+    reason: str
+
+
+State = Idle | Waiting | Working | Over
+Transition = tuple[State, tuple[Effect, ...]]
+R = TypeVar("R", bound=m.Answer)
+
+
+def step(state: State, event: Event) -> Transition:
+    """Take one event.
+
+    Raises:
+        OutOfOrder: `state` does not await `event`. Nothing has changed.
+    """
+    match state, event:
+        case Idle(), Proposed():
+            return _proposed(state, event)
+        case Waiting(), Asked(request=m.Abort() as abort):
+            return _aborted(state, abort)
+        case Waiting(), Asked():
+            return _asked(state, event)
+        case Working(), Done():
+            transition: Transition = _DONE[type(state.work)](state, event.result)
+            return transition
+        case Working(), Failed():
+            return _refuse(state.seat, state.request, event.error, event.reason)
+        case _:
+            raise OutOfOrder(f"{_describe(event)} does not belong in {type(state).__name__}")
+
+
+def _describe(event: Event) -> str:
+    return event.request.kind if isinstance(event, Asked | Proposed) else type(event).__name__
+
+
+def _proposed(state: Idle, event: Proposed) -> Transition:
+    seat = Seat(state.name, event.plan, event.plan_digest)
+    if state.name not in event.plan.names:
+        return _refuse(seat, event.request, "BadPlan", f"{state.name} is not a member of the plan")
+    return _work(seat, Memory(), event.request, Consider(event.plan))
+
+
+def _aborted(state: Waiting, request: m.Abort) -> Transition:
+    seat = replace(state.seat, round=request.round)
+    return Over(state.seat.name, request.reason), (Forget(), Reply(m.Stopped(**seat.bound)))
+
+
+def _asked(state: Waiting, event: Asked) -> Transition:
+    request = event.request
+    if request.kind not in state.awaits:
+        raise OutOfOrder(f"{request.kind}, while {' or '.join(state.awaits)} is awaited")
+    expected = state.seat.round + 1 if isinstance(request, m.RoundOpening) else state.seat.round
+    if (request.alliance, request.job, request.round) != (state.seat.plan.alliance, state.seat.plan.job, expected):
+        raise OutOfOrder(f"{request.kind} of round {request.round} of job {request.job}, round {expected} is awaited")
+    return _ASKED[type(request)](state, event)
+
+
+# ---- requests
+
+
+def _key_request(state: Waiting, event: Asked) -> Transition:
+    acceptances = _from_all(state.seat, event, m.Acceptance)
+    if acceptances is None or _odd({n: a.plan_digest for n, a in acceptances.items()}, state.seat.plan_digest):
+        return _refuse(state.seat, event.request, "NotAuthentic", "the acceptances are not everybody's of this plan")
+    return _work(state.seat, state.memory, event.request, MakeAllianceKey(acceptances))
+
+
+def _key_delivery(state: Waiting, event: Asked) -> Transition:
+    """The key must come from the key maker, for exactly these acceptances."""
+    keys = event.relayed.get(state.seat.plan.names[0])
+    request = event.request
+    if not isinstance(keys, m.WrappedKeys) or not isinstance(request, m.KeyDelivery):
+        return _refuse(state.seat, request, "NotAuthentic", f"no wrapped keys of {state.seat.plan.names[0]}")
+    accepted = m.KeyRequest(**state.seat.bound, acceptances=request.acceptances)
+    if keys.acceptances_digest != digest_of(encode(accepted)):
+        return _refuse(state.seat, request, "NotAuthentic", "the keys were wrapped for other acceptances")
+    return _work(state.seat, state.memory, request, TakeAllianceKey(keys))
+
+
+def _round_opening(state: Waiting, event: Asked) -> Transition:
+    request = event.request
+    previous = request.previous_record if isinstance(request, m.RoundOpening) else None
+    if previous != state.seat.previous_record:
+        raise OutOfOrder(f"round {request.round} after record {previous}, here it is {state.seat.previous_record}")
+    seat = replace(state.seat, round=request.round)
+    return _work(seat, Memory(), request, MakeRoundKeys(request.round))
+
+
+def _key_roster(state: Waiting, event: Asked) -> Transition:
+    roster = _from_all(state.seat, event, m.RoundKeys)
+    if roster is None or _odd({n: k.plan_digest for n, k in roster.items()}, state.seat.plan_digest):
+        return _refuse(state.seat, event.request, "NotAuthentic", "the round keys are not everybody's for this plan")
+    digest = digest_of(encode(event.request))
+    work = DealShares(state.seat.round, roster, digest)
+    return _work(state.seat, replace(state.memory, roster_digest=digest), event.request, work)
+
+
+def _share_delivery(state: Waiting, event: Asked) -> Transition:
+    """Everybody must have signed the roster that I saw: then, and only then, the ledger is charged."""
+    dealt = _from_all(state.seat, event, m.SealedShares)
+    if dealt is None or _odd({n: s.roster_digest for n, s in dealt.items()}, state.memory.roster_digest):
+        return _refuse(state.seat, event.request, "NotAuthentic", "somebody signed another roster of this round")
+    if any({share.member for share in s.shares} != set(state.seat.plan.names) for s in dealt.values()):
+        return _refuse(state.seat, event.request, "NotAuthentic", "somebody's shares are not for every member")
+    return _work(state.seat, replace(state.memory, dealt=dealt), event.request, Charge(state.seat.round))
+
+
+def _survivor_list(state: Waiting, event: Asked) -> Transition:
+    updates = _from_all(state.seat, event, m.SealedUpdate)
+    request = event.request
+    if updates is None or not isinstance(request, m.SurvivorList):
+        return _refuse(state.seat, request, "NotAuthentic", "the list does not hold everybody's upload")
+    if _odd({n: u.roster_digest for n, u in updates.items()}, state.memory.roster_digest):
+        return _refuse(state.seat, request, "NotAuthentic", "an upload belongs to another roster")
+    if updates[state.seat.name].upload != state.memory.upload:
+        return _refuse(state.seat, request, "NotAuthentic", "the list names another upload as mine")
+    uploads = {name: update.upload for name, update in updates.items()}
+    memory = replace(state.memory, survivors=request, uploads=uploads)
+    confirmed = m.SurvivorsConfirmed(**state.seat.bound, survivors_digest=digest_of(encode(request)))
+    return _answer(state.seat, memory, confirmed, "confirmations")
+
+
+def _confirmations(state: Waiting, event: Asked) -> Transition:
+    """The consistency check: no share is revealed before everybody confirmed the same list."""
+    confirmed = _from_all(state.seat, event, m.SurvivorsConfirmed)
+    digests = {n: c.survivors_digest for n, c in (confirmed or {}).items()}
+    if confirmed is None or _odd(digests, _survivors_digest(state.memory)):
+        return _refuse(state.seat, event.request, "NotAuthentic", "somebody confirmed another list of survivors")
+    dealt = state.memory.dealt or {}
+    return _work(state.seat, state.memory, event.request, RevealShares(state.seat.round, dealt, state.seat.plan.names))
+
+
+def _reveal_delivery(state: Waiting, event: Asked) -> Transition:
+    revealed = _from_all(state.seat, event, m.RevealedShares)
+    digests = {n: r.survivors_digest for n, r in (revealed or {}).items()}
+    if revealed is None or _odd(digests, _survivors_digest(state.memory)):
+        return _refuse(state.seat, event.request, "NotAuthentic", "shares were revealed for another list")
+    memory = replace(state.memory, revealed=revealed)
+    return _work(state.seat, memory, event.request, AddAgain(state.seat.round, memory.uploads or {}))
+
+
+def _sum_checks(state: Waiting, event: Asked) -> Transition:
+    """Nobody opens before everybody has added the same uploads to the same bytes."""
+    checks = _from_all(state.seat, event, m.SumChecked)
+    mine = state.memory.survivors
+    if checks is None or mine is None or _odd({n: c.sum_digest for n, c in checks.items()}, mine.sum.digest):
+        return _refuse(state.seat, event.request, "SumRefused", "the members did not check the same sum")
+    if _odd({n: c.survivors_digest for n, c in checks.items()}, _survivors_digest(state.memory)):
+        return _refuse(state.seat, event.request, "SumRefused", "a sum of other uploads was checked")
+    return _work(state.seat, state.memory, event.request, OpenSum(state.seat.round, state.memory.revealed or {}))
+
+
+def _release(state: Waiting, event: Asked) -> Transition:
+    """The record must say what this institution saw, and a quorum must have voted for its adapter."""
+    record, digest = event.record, event.record_digest
+    if record is None or digest is None:
+        return _refuse(state.seat, event.request, "MalformedMessage", "the release holds no record")
+    if wrong := _wrong_in_record(state, record):
+        return _refuse(state.seat, event.request, "NotAuthentic", f"the record differs in {wrong}")
+    agree = [n for n, v in _of(event, m.AdapterVote).items() if v.adapter_digest == state.memory.adapter_digest]
+    if len(agree) < state.seat.plan.quorum:
+        reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
+        return _refuse(state.seat, event.request, "NotAuthentic", reason)
+    memory = replace(state.memory, record_digest=digest)
+    last = state.seat.round == state.seat.plan.rounds
+    return _work(state.seat, memory, event.request, Keep(state.seat.round, record, last))
+
+
+def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
+    seat, memory = state.seat, state.memory
+    pairs = {
+        "job": (record.job, seat.plan.job),
+        "round": (record.round, seat.round),
+        "plan": (record.plan_digest, seat.plan_digest),
+        "roster": (record.roster_digest, memory.roster_digest),
+        "sum": (record.sum_digest, memory.survivors.sum.digest if memory.survivors else None),
+        "adapter": (record.adapter_digest, memory.adapter_digest),
+        "previous record": (record.previous_record, seat.previous_record),
+        "uploads": (
+            {u.member: u.digest for u in record.uploads},
+            {n: u.digest for n, u in (memory.uploads or {}).items()},
+        ),
+    }
+    return ", ".join(name for name, (said, seen) in pairs.items() if said != seen)
+
+
+_ASKED = {
+    m.KeyRequest: _key_request,
+    m.KeyDelivery: _key_delivery,
+    m.RoundOpening: _round_opening,
+    m.KeyRoster: _key_roster,
+    m.ShareDelivery: _share_delivery,
+    m.SurvivorList: _survivor_list,
+    m.Confirmations: _confirmations,
+    m.RevealDelivery: _reveal_delivery,
+    m.SumChecks: _sum_checks,
+    m.Release: _release,
+}
+
+# ---- results of effects
+
+
+def _considered(s: Working, result: tuple[str, str]) -> Transition:
+    wrap_key, head = result
+    answer = m.Acceptance(**s.seat.bound, plan_digest=s.seat.plan_digest, wrap_key=wrap_key, ledger_head=head)
+    first = ("key-request",) if s.seat.name == s.seat.plan.names[0] else ("key-delivery",)
+    return _answer(s.seat, s.memory, answer, *first)
+
+
+def _alliance_key_made(s: Working, result: tuple[str, tuple[m.ToMember, ...]]) -> Transition:
+    fingerprint, wrapped = result
+    digest = digest_of(encode(s.request))
+    answer = m.WrappedKeys(**s.seat.bound, acceptances_digest=digest, key_fingerprint=fingerprint, wrapped=wrapped)
+    return _answer(s.seat, s.memory, answer, "key-delivery")
+
+
+def _alliance_key_taken(s: Working, result: str) -> Transition:
+    return _answer(s.seat, s.memory, m.KeyAccepted(**s.seat.bound, key_fingerprint=result), "round-opening")
+
+
+def _round_keys_made(s: Working, result: tuple[str, str]) -> Transition:
+    mask_key, channel_key = result
+    answer = m.RoundKeys(**s.seat.bound, plan_digest=s.seat.plan_digest, mask_key=mask_key, channel_key=channel_key)
+    return _answer(s.seat, s.memory, answer, "key-roster")
+
+
+def _shares_dealt(s: Working, result: tuple[m.ToMember, ...]) -> Transition:
+    answer = m.SealedShares(**s.seat.bound, roster_digest=s.memory.roster_digest, shares=result)
+    return _answer(s.seat, s.memory, answer, "share-delivery")
+
+
+def _charged(s: Working, head: str) -> Transition:
+    """Only now may a record be read."""
+    return _work(s.seat, replace(s.memory, ledger_head=head), s.request, Train(s.seat.round))
+
+
+def _trained(s: Working, _: None) -> Transition:
+    return _work(s.seat, s.memory, s.request, Seal(s.seat.round))
+
+
+def _sealed(s: Working, upload: BlobRef) -> Transition:
+    memory = replace(s.memory, upload=upload)
+    answer = m.SealedUpdate(
+        **s.seat.bound, roster_digest=memory.roster_digest, upload=upload, ledger_head=memory.ledger_head
+    )
+    return _answer(s.seat, memory, answer, "survivor-list")
+
+
+def _shares_revealed(s: Working, result: tuple[m.ToMember, ...]) -> Transition:
+    answer = m.RevealedShares(**s.seat.bound, survivors_digest=_survivors_digest(s.memory), shares=result)
+    return _answer(s.seat, s.memory, answer, "reveal-delivery")
+
+
+def _added_again(s: Working, total: BlobRef) -> Transition:
+    said = s.memory.survivors
+    if said is None or total != said.sum:
+        return _refuse(s.seat, s.request, "SumRefused", f"the uploads add up to {total.digest}, not to the sum stated")
+    answer = m.SumChecked(**s.seat.bound, survivors_digest=_survivors_digest(s.memory), sum_digest=total.digest)
+    return _answer(s.seat, s.memory, answer, "sum-checks")
+
+
+def _opened(s: Working, adapter_digest: str) -> Transition:
+    total = s.memory.survivors.sum.digest if s.memory.survivors else ""
+    answer = m.AdapterVote(**s.seat.bound, sum_digest=total, adapter_digest=adapter_digest)
+    return _answer(s.seat, replace(s.memory, adapter_digest=adapter_digest), answer, "release")
+
+
+def _kept(s: Working, result: tuple[str | None, BlobRef | None]) -> Transition:
+    report, adapter = result
+    record = s.memory.record_digest
+    answer = m.Released(**s.seat.bound, record_digest=record, report_digest=report, adapter=adapter)
+    if s.seat.round == s.seat.plan.rounds:
+        return Over(s.seat.name, "complete"), (Forget(), Reply(answer))
+    return _answer(replace(s.seat, previous_record=record), Memory(), answer, "round-opening")
+
+
+_DONE: dict[type[Work], Any] = {
+    Consider: _considered,
+    MakeAllianceKey: _alliance_key_made,
+    TakeAllianceKey: _alliance_key_taken,
+    MakeRoundKeys: _round_keys_made,
+    DealShares: _shares_dealt,
+    Charge: _charged,
+    Train: _trained,
+    Seal: _sealed,
+    RevealShares: _shares_revealed,
+    AddAgain: _added_again,
+    OpenSum: _opened,
+    Keep: _kept,
+}
+
+# ---- small things
+
+
+def _work(seat: Seat, memory: Memory, request: m.Request, work: Work) -> Transition:
+    return Working(seat, memory, request, work), (work,)
+
+
+def _answer(seat: Seat, memory: Memory, answer: m.Answer, *awaits: str) -> Transition:
+    return Waiting(seat, memory, awaits), (Reply(answer),)
+
+
+def _refuse(seat: Seat, request: m.Request, error: str, reason: str) -> Transition:
+    """Say no, and end the job here: nothing more leaves."""
+    bound = {"alliance": request.alliance, "job": request.job, "round": request.round}
+    refusal = m.Refusal(**bound, request_digest=digest_of(encode(request)), error=error, reason=reason[:500])  # type: ignore[arg-type]
+    return Over(seat.name, f"{error}: {reason}"), (Forget(), Reply(refusal))
+
+
+def _of(event: Asked, kind: type[R]) -> dict[str, R]:
+    return {name: answer for name, answer in event.relayed.items() if isinstance(answer, kind)}
+
+
+def _from_all(seat: Seat, event: Asked, kind: type[R]) -> dict[str, R] | None:
+    """Return everybody's answer of this kind and round, or None if one is missing or foreign."""
+    answers = _of(event, kind)
+    fits = all((a.alliance, a.job, a.round) == tuple(seat.bound.values()) for a in answers.values())
+    return answers if fits and set(answers) == set(seat.plan.names) else None
+
+
+def _odd(seen: Mapping[str, str], expected: str) -> bool:
+    return any(digest != expected for digest in seen.values())
+
+
+def _survivors_digest(memory: Memory) -> str:
+    return digest_of(encode(memory.survivors)) if memory.survivors else ""

@@ -1,0 +1,64 @@
+"""Blobs in a folder: content-addressed, whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fl_alliance.errors import NotAuthentic, StoreFailed
+from fl_alliance.protocol.ids import BlobRef
+
+
+class FolderBlobs:
+    """The `Blobs` port over a folder; a blob's file is named by its digest and has mode 0600."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def put(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
+        """Store `chunks` under `ref`, durably; see `protocol.ports.Blobs`."""
+        if self.has(ref):
+            return
+        descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=".part-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                _copy(ref, chunks, file.fileno())
+                os.fsync(file.fileno())
+            Path(name).replace(self.path(ref))
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def read(self, ref: BlobRef, offset: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """Yield the bytes of `ref` from `offset` on."""
+        if not self.has(ref):
+            raise StoreFailed(f"there is no blob {ref.digest} of {ref.length} bytes")
+        with self.path(ref).open("rb") as file:
+            file.seek(offset)
+            while block := file.read(chunk):
+                yield block
+
+    def has(self, ref: BlobRef) -> bool:
+        """Say whether the whole blob is here."""
+        path = self.path(ref)
+        return path.is_file() and path.stat().st_size == ref.length
+
+    def path(self, ref: BlobRef) -> Path:
+        """Return where the blob is or would be."""
+        return self._folder / ref.digest.removeprefix("sha256:")
+
+
+def _copy(ref: BlobRef, chunks: Iterable[bytes], descriptor: int) -> None:
+    hasher, length = hashlib.sha256(), 0
+    for chunk in chunks:
+        length += len(chunk)
+        if length > ref.length:
+            raise NotAuthentic(f"blob {ref.digest}: longer than the {ref.length} bytes stated")
+        hasher.update(chunk)
+        os.write(descriptor, chunk)
+    seen = "sha256:" + hasher.hexdigest()
+    if (seen, length) != (ref.digest, ref.length):
+        raise NotAuthentic(f"blob {ref.digest} of {ref.length} bytes: got {seen} of {length} bytes")

@@ -44,7 +44,7 @@ def verify_chain(
 
     Raises:
         LedgerBroken: names the entry that is not authentic, out of sequence, not chained to the one before, of another
-            institution or data set, or older than the one before.
+            institution or data set, of changed records or another unit, or older than the one before.
     """
     entries: list[LedgerEntry] = []
     digests: list[str] = []
@@ -57,6 +57,7 @@ def verify_chain(
         _check_link(number, entry, previous, (institution, dataset), entries[-1].time if entries else 0)
         previous = digest_of(line)
         entries.append(entry)
+        _check_same_data(number, entry, entries[0])
         digests.append(previous)
     return Ledger(institution, dataset, tuple(entries), tuple(digests))
 
@@ -74,6 +75,13 @@ def _check_link(number: int, entry: LedgerEntry, previous: str, owner: tuple[str
         raise LedgerBroken(f"entry {number}: event {entry.event} is out of range")
     if not 0 < Decimal(entry.delta) < 1:
         raise LedgerBroken(f"entry {number}: delta {entry.delta} is out of range")
+
+
+def _check_same_data(number: int, entry: LedgerEntry, first: LedgerEntry) -> None:
+    if entry.dataset_digest != first.dataset_digest:
+        raise LedgerBroken(f"entry {number}: data set {entry.dataset_digest}, entry 1 charged {first.dataset_digest}")
+    if entry.unit != first.unit:
+        raise LedgerBroken(f"entry {number}: unit {entry.unit!r}, entry 1 counts {first.unit!r}")
 
 
 def check_seen_head(ledger: Ledger, seen: str) -> None:
@@ -154,15 +162,30 @@ def check_plan(
         PolicyRefused: also for too few members or a base model that the policy does not list.
         BadRecords, BudgetExceeded: as `check_charge`; also where the plan's own `epsilon_cap` would be passed.
     """
-    if len(plan.members) < policy.minimum_members:
-        raise PolicyRefused(f"minimum_members {policy.minimum_members}: the plan has {len(plan.members)} members")
-    if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
-        raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
-    _check_terms(policy, proposed.institution, proposed.dataset, plan.privacy.unit, plan.privacy.delta)
+    check_plan_terms(plan, policy)
+    _check_terms(policy, proposed.institution, proposed.dataset, proposed.unit, proposed.delta)
     _check_continuity(entries, proposed)
     charged = {entry.round for entry in of_job(entries, plan.alliance, plan.job)}
     to_come = (proposed,) * (plan.rounds - len(charged & set(range(1, plan.rounds + 1))))
     _check_caps(entries, to_come, policy, accountant, plan_cap=Decimal(plan.privacy.epsilon_cap))
+
+
+def check_plan_terms(plan: TrainingPlan, policy: InstitutionPolicy) -> None:
+    """Return if `policy` allows members, model, unit and delta of `plan`; what it costs is not looked at.
+
+    Raises:
+        PolicyRefused: names the rule of the policy.
+    """
+    if len(plan.members) < policy.minimum_members:
+        raise PolicyRefused(f"minimum_members {policy.minimum_members}: the plan has {len(plan.members)} members")
+    if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
+        raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
+    _check_terms(policy, policy.institution, policy.dataset, plan.privacy.unit, plan.privacy.delta)
+
+
+def year_before(entries: Iterable[LedgerEntry], now: int) -> tuple[LedgerEntry, ...]:
+    """Return the entries of the 365 days that end at `now`."""
+    return tuple(entry for entry in entries if entry.time > now - YEAR_SECONDS)
 
 
 def _check_terms(policy: InstitutionPolicy, institution: str, dataset: str, unit: str, delta: str) -> None:
@@ -202,7 +225,7 @@ def _check_caps(
         return
     delta = min(Decimal(entry.delta) for entry in (*entries, added[0]))
     job = of_job(entries, added[0].alliance, added[0].job)
-    year = tuple(entry for entry in entries if entry.time > added[0].time - YEAR_SECONDS)
+    year = year_before(entries, added[0].time)
     for name, cap, before in (
         ("the plan's epsilon_cap", plan_cap, job),
         ("epsilon_per_job", Decimal(policy.epsilon_per_job), job),

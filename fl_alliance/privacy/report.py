@@ -12,7 +12,7 @@ import jinja2
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.privacy.accountant import Accountant, PldAccountant, RdpAccountant
-from fl_alliance.privacy.ledger import YEAR_SECONDS, Ledger, of_job, spent
+from fl_alliance.privacy.ledger import Ledger, of_job, spent, year_before
 from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, PrivacyReport
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.plan import TrainingPlan
@@ -113,7 +113,7 @@ def _statement(plan: TrainingPlan, ledger: Ledger, costs: Costs) -> str:
 def gauges_of(ledger: Ledger, report: PrivacyReport, policy: InstitutionPolicy) -> tuple[Gauge, ...]:
     """Return what is spent of each cap at the report's time and delta (PLD)."""
     delta = Decimal(report.delta)
-    year = [entry for entry in ledger.entries if entry.time > report.time - YEAR_SECONDS]
+    year = year_before(ledger.entries, report.time)
     return (
         Gauge("This job", Decimal(report.epsilon_pld), Decimal(policy.epsilon_per_job)),
         Gauge("Last 365 days", spent(year, PldAccountant(), delta), Decimal(policy.epsilon_per_year)),

@@ -1,0 +1,82 @@
+"""Steps 7 and 9 of the audit: charges, records and caps against one another. Every refusal is NotAuthentic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from fl_alliance.errors import NotAuthentic
+from fl_alliance.privacy.accountant import PldAccountant
+from fl_alliance.privacy.events import event_of, to_wire
+from fl_alliance.privacy.ledger import Ledger, of_job, spent, year_before
+from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, RoundRecord
+from fl_alliance.protocol.plan import TrainingPlan
+
+
+def require_same(named: Mapping[str, tuple[object, object]]) -> None:
+    """Return if each pair is equal; NotAuthentic names the first that is not, what it is and what it must be."""
+    for name, (said, right) in named.items():
+        if said != right:
+            raise NotAuthentic(f"{name} is {said}, must be {right}")
+
+
+def charges_of(plan: TrainingPlan, plan_digest: str, ledger: Ledger) -> dict[str, LedgerEntry]:
+    """Return this job's charges by envelope digest; each must be what the plan does in a round."""
+    wire = to_wire(event_of(plan))
+    charges = {}
+    for entry, digest in zip(ledger.entries, ledger.digests, strict=True):
+        if (entry.alliance, entry.job) != (plan.alliance, plan.job):
+            continue
+        charges[digest] = entry
+        for name, said, right in (
+            ("plan_digest", entry.plan_digest, plan_digest),
+            ("unit", entry.unit, plan.privacy.unit),
+            ("delta", entry.delta, plan.privacy.delta),
+            ("event", entry.event, wire),
+        ):
+            if said != right:
+                raise NotAuthentic(f"entry {entry.sequence}: {name} is {said}, the plan's is {right}")
+        if entry.round > plan.rounds:
+            raise NotAuthentic(f"entry {entry.sequence}: charges round {entry.round}, the plan has {plan.rounds}")
+    return charges
+
+
+def check_record(record: RoundRecord, plan: TrainingPlan, plan_digest: str, number: int, previous: str | None) -> None:
+    """The record is of this plan and round, follows the previous record, holds every upload and enough votes."""
+    require_same(
+        {
+            "alliance": (record.alliance, plan.alliance),
+            "job": (record.job, plan.job),
+            "round": (record.round, number),
+            "plan_digest": (record.plan_digest, plan_digest),
+            "members": (record.members, plan.names),
+            "uploads": (tuple(upload.member for upload in record.uploads), plan.names),
+            "previous_record": (record.previous_record, previous),
+        }
+    )
+    if len(record.votes) < plan.quorum:
+        raise NotAuthentic(f"{len(record.votes)} votes, the quorum is {plan.quorum}")
+
+
+def check_charged(record: RoundRecord, ledger: Ledger, charges: Mapping[str, LedgerEntry]) -> None:
+    """The ledger head that the record names for the institution is the charge of this very round."""
+    head = {head.member: head.head for head in record.ledger_heads}[ledger.institution]
+    if head not in charges:
+        raise NotAuthentic(f"ledger head {head} of {ledger.institution} is no charge of this job")
+    if charges[head].round != record.round:
+        raise NotAuthentic(f"ledger head {head} charges round {charges[head].round}, must be round {record.round}")
+
+
+def check_caps(plan: TrainingPlan, policy: InstitutionPolicy, ledger: Ledger) -> None:
+    """Compare what is spent after the last entry with every cap (PLD, at the least delta of all entries)."""
+    accountant, delta = PldAccountant(), min(Decimal(entry.delta) for entry in ledger.entries)
+    job = of_job(ledger.entries, plan.alliance, plan.job)
+    for name, cap, entries in (
+        ("the plan's epsilon_cap", plan.privacy.epsilon_cap, job),
+        ("epsilon_per_job", policy.epsilon_per_job, job),
+        ("epsilon_per_year", policy.epsilon_per_year, year_before(ledger.entries, ledger.entries[-1].time)),
+        ("epsilon_per_dataset", policy.epsilon_per_dataset, ledger.entries),
+    ):
+        total = spent(entries, accountant, delta)
+        if total > Decimal(cap):
+            raise NotAuthentic(f"{name} is {cap}, spent {total}")

@@ -1,0 +1,294 @@
+"""What an auditor runs on an institution's evidence folder, offline: numbered steps, each refuses by file and step.
+
+    (1) manifest     every file is listed, unchanged, and a plain file
+    (2) root         the alliance's root key has the expected fingerprint
+    (3) members      signed by the root; the manifest's signer is one of its institutions
+    (4) plan         signed by the coordinator; its members are institutions of the alliance
+    (5) policy       signed by the institution; it allows the plan
+    (6) ledger       every entry signed and chained
+    (7) rounds       a chained record for each round, a charge for each record, no charge that is not the plan's
+    (8) messages     every member's signature; uploads, ledger heads, sum and adapter are the record's; a quorum voted
+    (9) epsilon      recomputed from the ledger by two accountants; equals the report, within every cap
+
+Not checked, since no paper can show it: that the institution trained on the data set it names, with the noise it
+charged; that the root key belongs to whom it says (compare the fingerprint by another way); that `report.html`, whose
+bytes the manifest covers, words the signed report faithfully; what lies outside the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
+from fl_alliance.evidence.bundle import MANIFEST, check_manifest
+from fl_alliance.evidence.keys import public_key_of
+from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
+from fl_alliance.parties.audit_rules import charges_of, check_caps, check_charged, check_record, require_same
+from fl_alliance.parties.mail import Address
+from fl_alliance.privacy.ledger import Ledger, check_plan_terms, of_job, verify_chain
+from fl_alliance.privacy.report import Costs, costs_of
+from fl_alliance.protocol.codec import decode
+from fl_alliance.protocol.documents import (
+    AllianceMembers,
+    Document,
+    InstitutionPolicy,
+    LedgerEntry,
+    PrivacyReport,
+    RoundRecord,
+)
+from fl_alliance.protocol.ids import Base64, decimal_text, digest_of
+from fl_alliance.protocol.model import Wire
+from fl_alliance.protocol.plan import TrainingPlan
+
+ROOT, MEMBERS, PLAN = "root.pub.json", "members.dsse.json", "plan.dsse.json"
+POLICY, LEDGER, REPORT, PAGE = "policy.dsse.json", "ledger.jsonl", "report.dsse.json", "report.html"
+
+D = TypeVar("D", bound=Document)
+
+
+class RootKey(Wire):
+    """The alliance's root key as it is handed around. Believe it only after its fingerprint was compared."""
+
+    kind: Literal["alliance-root"] = "alliance-root"
+    version: Literal[1] = 1
+    key: Base64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the evidence shows."""
+
+    institution: str
+    alliance: str
+    job: str
+    dataset: str
+    unit: str
+    root: str
+    """Fingerprint of the root key on which everything rests."""
+    root_compared: bool
+    rounds: int
+    charges: int
+    """Entries of this job: more than rounds where a round was charged and then failed."""
+    delta: Decimal
+    costs: Costs
+    adapter_digest: str
+
+
+def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None]) -> Findings:
+    """Verify the evidence `folder`; `say` is told each step's result.
+
+    `root` is the expected fingerprint of the alliance's root key; without it the folder is only checked against itself.
+
+    Raises:
+        EvidenceRefused: "step N, FILE: why". Nothing else escapes.
+    """
+    if not folder.is_dir():
+        raise EvidenceRefused(f"step 1, {MANIFEST}: {folder} is not a folder")
+    return _Audit(folder, say).run(root)
+
+
+class _Audit:
+    """One audit. Each method is one step and returns what later steps need."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+
+    def run(self, root: str | None) -> Findings:
+        institution, signer = self._manifest()
+        root_key = self._root(root)
+        members = self._members(root_key, institution, signer)
+        plan, plan_digest = self._plan(members, institution)
+        policy = self._policy(plan, institution, signer)
+        ledger = self._ledger(policy, signer)
+        records = self._rounds(members, plan, plan_digest, ledger)
+        self._messages(members, plan, records)
+        report, costs = self._epsilon(plan, plan_digest, policy, ledger, records, signer)
+        return Findings(
+            institution=institution,
+            alliance=plan.alliance,
+            job=plan.job,
+            dataset=policy.dataset,
+            unit=plan.privacy.unit,
+            root=digest_of(root_key),
+            root_compared=root is not None,
+            rounds=plan.rounds,
+            charges=len(of_job(ledger.entries, plan.alliance, plan.job)),
+            delta=Decimal(report.delta),
+            costs=costs,
+            adapter_digest=report.adapter_digest,
+        )
+
+    # (1) Every file is listed in the manifest, unchanged, and a plain file. Whose key signed it: step 3.
+    def _manifest(self) -> tuple[str, bytes]:
+        manifest = check_manifest(self._folder)
+        listed = {file.name for file in manifest.files}
+        for name in (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE):
+            if name not in listed:
+                raise EvidenceRefused(f"step 1, {name}: is missing, every evidence folder has it")
+        self._say(f"(1) manifest: {len(listed)} files, unchanged since {manifest.institution} signed")
+        return manifest.institution, public_key_of(manifest.key)
+
+    # (2) The root key must be the one whose fingerprint the auditor got by another way.
+    def _root(self, expected: str | None) -> bytes:
+        with _step(2, ROOT):
+            key = public_key_of(decode(RootKey, self._read(ROOT)).key)
+            if expected is not None and digest_of(key) != expected:
+                raise NotAuthentic(f"fingerprint {digest_of(key)}, expected {expected}")
+        compared = "as expected" if expected is not None else "NOT COMPARED: ask the alliance for its fingerprint"
+        self._say(f"(2) root key {digest_of(key)}: {compared}")
+        return key
+
+    # (3) The root signed the members' list, and the manifest's key is the institution's in that list.
+    def _members(self, root: bytes, institution: str, signer: bytes) -> AllianceMembers:
+        with _step(3, MEMBERS):
+            members = open_document(self._read(MEMBERS), AllianceMembers, public_key=root)
+            known = {member.name: public_key_of(member.identity) for member in members.members}
+            roles = {member.name: member.role for member in members.members}
+            if roles.get(institution) != "institution":
+                raise NotAuthentic(f"{institution}, who signed the manifest, is not among its institutions")
+            if known[institution] != signer:
+                raise NotAuthentic(
+                    f"{institution} has key {digest_of(known[institution])}, the manifest is signed "
+                    f"with {digest_of(signer)}"
+                )
+        self._say(f"(3) members: {len(members.members)} of alliance {members.alliance}, {institution} among them")
+        return members
+
+    # (4) The coordinator signed the plan; institution and fellow members are in the alliance.
+    def _plan(self, members: AllianceMembers, institution: str) -> tuple[TrainingPlan, str]:
+        data = self._read(PLAN)
+        with _step(4, PLAN):
+            plan = open_document(data, TrainingPlan, public_key=public_key_of(members.coordinator.identity))
+            if plan.alliance != members.alliance:
+                raise NotAuthentic(f"of alliance {plan.alliance}, expected {members.alliance}")
+            institutions = {member.name for member in members.members if member.role == "institution"}
+            if strangers := sorted(set(plan.names) - institutions):
+                raise NotAuthentic(f"{strangers[0]} is not an institution of the alliance")
+            if institution not in plan.names:
+                raise NotAuthentic(f"{institution} is not a member of the job")
+        self._say(f"(4) plan: job {plan.job}, {plan.rounds} rounds, {len(plan.names)} members")
+        return plan, digest_of(data)
+
+    # (5) The institution signed its policy, and the policy allows unit, delta, members and model of the plan.
+    def _policy(self, plan: TrainingPlan, institution: str, signer: bytes) -> InstitutionPolicy:
+        with _step(5, POLICY):
+            policy = open_document(self._read(POLICY), InstitutionPolicy, public_key=signer)
+            if policy.institution != institution:
+                raise NotAuthentic(f"of {policy.institution}, expected {institution}")
+            check_plan_terms(plan, policy)
+        self._say(f"(5) policy: data set {policy.dataset}; allows the plan")
+        return policy
+
+    # (6) The ledger is whole: signatures, sequence, chain, owner.
+    def _ledger(self, policy: InstitutionPolicy, signer: bytes) -> Ledger:
+        with _step(6, LEDGER):
+            data = self._read(LEDGER)
+            if data and not data.endswith(b"\n"):
+                raise NotAuthentic("the last line is torn")
+            ledger = verify_chain(
+                data.split(b"\n")[:-1],
+                open_entry=lambda line: open_document(line, LedgerEntry, public_key=signer),
+                institution=policy.institution,
+                dataset=policy.dataset,
+            )
+        self._say(f"(6) ledger: {len(ledger.entries)} entries, chained and signed")
+        return ledger
+
+    # (7) A record for each round, in order; a charge for each round, and no charge that is not the plan's.
+    def _rounds(
+        self, members: AllianceMembers, plan: TrainingPlan, plan_digest: str, ledger: Ledger
+    ) -> tuple[RoundRecord, ...]:
+        with _step(7, LEDGER):
+            charges = charges_of(plan, plan_digest, ledger)
+        with _step(7, "rounds"):
+            found = sorted(path.name for path in (self._folder / "rounds").glob("*"))
+            expected = [f"{number:04d}" for number in range(1, plan.rounds + 1)]
+            if found != expected:
+                raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
+        key, records, previous = public_key_of(members.coordinator.identity), [], None
+        for number in range(1, plan.rounds + 1):
+            name = f"rounds/{number:04d}/record.dsse.json"
+            with _step(7, name):
+                data = self._read(name)
+                record = open_document(data, RoundRecord, public_key=key)
+                check_record(record, plan, plan_digest, number, previous)
+                check_charged(record, ledger, charges)
+            previous = digest_of(data)
+            records.append(record)
+        self._say(f"(7) rounds: {len(records)} records, chained; each was charged before its upload")
+        return tuple(records)
+
+    # (8) The institutions' own signatures say the same as the coordinator's records.
+    def _messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> None:
+        keys = {member.name: public_key_of(member.identity) for member in members.members}
+        address = Address(me=members.coordinator.name, coordinator=members.coordinator.name, keys=keys)
+        count = check_key_messages(plan, self._evidence("keys/messages", address))
+        for record in records:
+            evidence = self._evidence(f"rounds/{record.round:04d}/messages", address)
+            count += check_messages(record, plan, evidence)
+        self._say(
+            f"(8) messages: {count} signed by institutions, they agree with the records; a quorum voted each time"
+        )
+
+    # (9) Recompute epsilon from the events; do not read it from the report.
+    def _epsilon(
+        self, plan: TrainingPlan, plan_digest: str, policy: InstitutionPolicy, ledger: Ledger,
+        records: tuple[RoundRecord, ...], signer: bytes,
+    ) -> tuple[PrivacyReport, Costs]:  # fmt: skip
+        with _step(9, REPORT):
+            report = open_document(self._read(REPORT), PrivacyReport, public_key=signer)
+            delta = Decimal(plan.privacy.delta)
+            costs = costs_of(ledger.entries, alliance=plan.alliance, job=plan.job, delta=delta)
+            named: dict[str, tuple[object, object]] = {
+                "institution": (report.institution, ledger.institution),
+                "dataset": (report.dataset, ledger.dataset),
+                "alliance": (report.alliance, plan.alliance),
+                "job": (report.job, plan.job),
+                "plan_digest": (report.plan_digest, plan_digest),
+                "policy_digest": (report.policy_digest, digest_of(self._read(POLICY))),
+                "adapter_digest": (report.adapter_digest, records[-1].adapter_digest),
+                "unit": (report.unit, plan.privacy.unit),
+                "delta": (report.delta, plan.privacy.delta),
+                "entries": (report.entries, len(ledger.entries)),
+                "ledger_head": (report.ledger_head, ledger.head),
+                "epsilon_pld": (report.epsilon_pld, decimal_text(costs.job_pld)),
+                "epsilon_rdp": (report.epsilon_rdp, decimal_text(costs.job_rdp)),
+                "dataset_epsilon_pld": (report.dataset_epsilon_pld, decimal_text(costs.dataset_pld)),
+                "dataset_epsilon_rdp": (report.dataset_epsilon_rdp, decimal_text(costs.dataset_rdp)),
+            }
+            require_same(named)
+        with _step(9, LEDGER):
+            check_caps(plan, policy, ledger)
+        self._say(
+            f"(9) epsilon at delta {delta}: this job {costs.job_pld} (PLD), {costs.job_rdp} (RDP); "
+            f"data set {costs.dataset_pld} (PLD), {costs.dataset_rdp} (RDP); within the caps"
+        )
+        return report, costs
+
+    def _read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+    def _evidence(self, where: str, address: Address) -> Evidence:
+        folder = self._folder / where
+        with _step(8, where):
+            files = {path.name: path.read_bytes() for path in sorted(folder.glob("*"))}
+        return Evidence(where=where, address=address, files=files)
+
+
+@contextlib.contextmanager
+def _step(number: int, file: str) -> Iterator[None]:
+    """Name step and file in whatever is refused inside."""
+    try:
+        yield
+    except EvidenceRefused:
+        raise
+    except AllianceError as error:
+        raise EvidenceRefused(f"step {number}, {file}: {error}") from None
+    except OSError as error:
+        raise EvidenceRefused(f"step {number}, {file}: {error.strerror}") from None

@@ -1,0 +1,120 @@
+"""Write a whole, honest evidence folder without any training, as an institution leaves it after its last round."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from fl_alliance.evidence.bundle import write_manifest
+from fl_alliance.evidence.sign import sign_document
+from fl_alliance.parties.auditor import RootKey
+from fl_alliance.parties.mail import Address, write_answer
+from fl_alliance.privacy.ledger import next_entry
+from fl_alliance.privacy.report import build_report, render_html
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
+from fl_alliance.protocol.ids import BlobRef, digest_of
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.store.ledger_file import LedgerFile
+from tests.evidence.alliance import NAMES, key_of, members_of, plan_of, policy_of
+
+ME = "lagos"
+NOW = 1_800_000_000
+
+
+class Folder:
+    """Builds one folder; a test may change attributes before and so plant a lie that is well signed."""
+
+    def __init__(self, path: Path, **changes: Any) -> None:
+        self.path = path
+        self.plan: TrainingPlan = plan_of(**changes)
+        self.plan_bytes = sign_document(key_of("office"), self.plan)
+        self.policy_bytes = sign_document(key_of(ME), policy_of())
+        self.record_changes: dict[str, Any] = {}
+        self.message_changes: dict[str, dict[str, Any]] = {}
+        self.report_changes: dict[str, Any] = {}
+        self.entry_changes: dict[str, Any] = {}
+        path.mkdir(parents=True)
+        self.ledger = LedgerFile(path / "ledger.jsonl", public_key=key_of(ME).public, institution=ME, dataset="cases")
+
+    def write(self, name: str, data: bytes) -> bytes:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name).write_bytes(data)
+        return data
+
+    def build(self) -> Path:
+        self.write("root.pub.json", encode(RootKey(key=key_of("root").public_text)))
+        self.write("members.dsse.json", sign_document(key_of("root"), members_of()))
+        self.write("plan.dsse.json", self.plan_bytes)
+        self.write("policy.dsse.json", self.policy_bytes)
+        self.say(0, "keys/messages", m.KeyAccepted, key_fingerprint=digest_of(b"he"))
+        previous = None
+        for number in range(1, self.plan.rounds + 1):
+            previous = digest_of(self.round(number, previous))
+        self.report()
+        write_manifest(self.path, key_of(ME), institution=ME)
+        return self.path
+
+    def charge(self, number: int) -> str:
+        def build(ledger: Any) -> bytes:
+            entry = next_entry(
+                ledger, self.plan, plan_digest=digest_of(self.plan_bytes), round_number=number,
+                dataset_digest=digest_of(b"records"), now=NOW + number,
+            )  # fmt: skip
+            return sign_document(key_of(ME), entry.model_copy(update=self.entry_changes))
+
+        return digest_of(self.ledger.charge(build))
+
+    def say(self, number: int, where: str, kind: type[Any], **fields: Any) -> dict[str, bytes]:
+        """Write everybody's message; a field that is a dict holds a value for each member."""
+        envelopes = {}
+        for name in NAMES:
+            mine = {field: value[name] if isinstance(value, dict) else value for field, value in fields.items()}
+            mine |= self.message_changes.get(f"{kind.__name__}.{name}.{number}", {})
+            answer = kind(alliance="clinics", job=self.plan.job, round=number, **mine)
+            address = Address(me=name, coordinator="office", keys={})
+            envelopes[name] = write_answer(address, key_of(name), answer)
+            self.write(f"{where}/{answer.kind}.{name}.json", envelopes[name])
+        return envelopes
+
+    def round(self, number: int, previous: str | None) -> bytes:
+        where, plan_digest = f"rounds/{number:04d}/messages", digest_of(self.plan_bytes)
+        bound = {"alliance": "clinics", "job": self.plan.job, "round": number}
+        keys = self.say(number, where, m.RoundKeys, plan_digest=plan_digest, mask_key="AAAA", channel_key="AAAA")
+        relayed = tuple(base64.b64encode(keys[name]).decode() for name in NAMES)
+        roster = digest_of(encode(m.KeyRoster(**bound, round_keys=relayed)))
+        shares = tuple(m.ToMember(member=name, sealed="AAAA") for name in NAMES)
+        self.say(number, where, m.SealedShares, roster_digest=roster, shares=shares)
+        heads = {name: digest_of(f"{name} {number}".encode()) for name in NAMES} | {ME: self.charge(number)}
+        uploads = {name: BlobRef(digest=digest_of(f"upload {name} {number}".encode()), length=9) for name in NAMES}
+        self.say(number, where, m.SealedUpdate, roster_digest=roster, upload=uploads, ledger_head=heads)
+        total, adapter, list_digest = (digest_of(f"{what} {number}".encode()) for what in ("sum", "adapter", "list"))
+        self.say(number, where, m.SurvivorsConfirmed, survivors_digest=list_digest)
+        self.say(number, where, m.SumChecked, survivors_digest=list_digest, sum_digest=total)
+        self.say(number, where, m.AdapterVote, sum_digest=total, adapter_digest=adapter)
+        fields: dict[str, Any] = {
+            **bound,
+            "plan_digest": plan_digest,
+            "roster_digest": roster,
+            "members": NAMES,
+            "uploads": tuple(Upload(member=n, digest=uploads[n].digest, length=9) for n in NAMES),
+            "sum_digest": total,
+            "adapter_digest": adapter,
+            "ledger_heads": tuple(LedgerHead(member=n, head=heads[n]) for n in NAMES),
+            "votes": NAMES,
+            "previous_record": previous,
+            "time": NOW + number,
+        }
+        record = RoundRecord(**fields).model_copy(update=self.record_changes if number == self.plan.rounds else {})
+        return self.write(f"rounds/{number:04d}/record.dsse.json", sign_document(key_of("office"), record))
+
+    def report(self) -> None:
+        ledger = self.ledger.read()
+        report = build_report(
+            ledger, self.plan, plan_digest=digest_of(self.plan_bytes), policy_digest=digest_of(self.policy_bytes),
+            adapter_digest=digest_of(f"adapter {self.plan.rounds}".encode()), time=NOW + 100,
+        ).model_copy(update=self.report_changes)  # fmt: skip
+        self.write("report.dsse.json", sign_document(key_of(ME), report))
+        self.write("report.html", render_html(report, ledger, policy_of(), self.plan).encode())

@@ -1,0 +1,228 @@
+"""The sum cipher: BFV of SEAL 4.3.3 through TenSEAL 0.3.18, symmetric and seed-compressed, sums without a key.
+
+BFV (Brakerski 2012; Fan and Vercauteren 2012) is exact, so an opened sum says nothing about the key; but it is not
+CCA-secure: whoever gets the opening of a crafted "sum" gets the key. So an institution opens only what it, or the
+verifiers of the plan, added again from the signed uploads. This module can't know that; `rounds` does.
+
+SEAL reads and writes by path only: here always an anonymous file in memory (Linux), so that no secret is on a disk.
+TenSEAL's own vectors are not used: they trust the sizes that a sender writes. What SEAL's parser does with hostile
+bytes is SEAL's: verify the signature over the exact bytes before they come here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import tenseal.sealapi as seal_api
+from numpy.typing import NDArray
+
+from fl_alliance.errors import OutOfRange, SumRefused, WrongCipher
+from fl_alliance.secagg import frame
+from fl_alliance.secagg.frame import Kind, slots_in
+from fl_alliance.secagg.parameters import CIPHER_MODULUS, SumParameters
+from fl_alliance.secagg.secret import Secret
+
+__all__ = ["AllianceKey", "add", "open_sum", "seal", "slots_in"]
+
+_FINGERPRINT: Final = b"fl-alliance/1/alliance-key\0"
+
+
+class AllianceKey(Secret):
+    """The institutions' shared key of one job. The coordinator never has it."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @classmethod
+    def generate(cls, parameters: SumParameters) -> Self:
+        """Draw a new key with the operating system's generator (SEAL's key generator)."""
+        with _Memory() as memory:
+            return cls(memory.write(seal_api.KeyGenerator(_context(parameters)).secret_key()))
+
+    @classmethod
+    def from_bytes(cls, parameters: SumParameters, data: bytes) -> Self:
+        """Return the key that `to_bytes` gave.
+
+        Raises:
+            WrongCipher: made with other parameters or another version of SEAL, or not exactly a key.
+        """
+        with _Memory() as memory:
+            loaded = memory.read(seal_api.SecretKey(), _context(parameters), data, "alliance key")
+            if memory.write(loaded) != data:
+                raise WrongCipher("alliance key: bytes are left over or not as SEAL writes them")
+        return cls(data)
+
+    def to_bytes(self) -> bytes:
+        """Return the key in the clear, about 32 KiB: to wrap (`keywrap`) or for the institution's vault."""
+        return self._data
+
+    def fingerprint(self) -> str:
+        """Return a `Digest` by which holders compare the key; it does not reveal it."""
+        return "sha256:" + hashlib.sha256(_FINGERPRINT + self._data).hexdigest()
+
+
+def seal(slots: NDArray[np.uint64], *, key: AllianceKey, parameters: SumParameters) -> bytes:
+    """Encrypt masked slots: the upload of one member, about 8.05 bytes a slot.
+
+    Args:
+        slots: uint64 array of shape (slots,), each value in [0, 2^m - 1].
+        key: of the alliance.
+        parameters: of the sum.
+
+    Returns: a frame of kind upload; other bytes at each call, so a resend sends the stored ones.
+
+    Raises:
+        OutOfRange: a value is not below 2^m, or there is none.
+    """
+    if not slots.size or int(slots.max()) >> parameters.modulus_bits:
+        raise OutOfRange(f"{slots.size} slots, need one at least and all below 2^{parameters.modulus_bits}")
+    context = _context(parameters)
+    with _Memory() as memory:
+        encryptor = seal_api.Encryptor(context, _secret_key(key, context, memory))
+        encoder = seal_api.BatchEncoder(context)
+        chunks = []
+        for start in range(0, len(slots), parameters.degree):
+            plain = seal_api.Plaintext()
+            encoder.encode(slots[start : start + parameters.degree].tolist(), plain)
+            chunks.append(memory.write(encryptor.encrypt_symmetric(plain)))
+    return frame.write(Kind.UPLOAD, parameters, len(slots), chunks)
+
+
+def add(uploads: Iterable[bytes], *, parameters: SumParameters, slots: int) -> bytes:
+    """Add one upload of each member, without a key, one upload in memory at a time.
+
+    Guarantees: the same bytes whatever the order of `uploads`, on every machine with this version of TenSEAL: addition
+    modulo q is exact and commutes. Whoever holds the uploads can add again and compare.
+
+    Returns: a frame of kind sum, about 16.05 bytes a slot.
+
+    Raises:
+        WrongCipher: an upload's header, counts, lengths or ciphertexts are not those of `parameters` and `slots`.
+        SumRefused: more or fewer uploads than `parameters.members`.
+    """
+    context = _context(parameters)
+    adder = seal_api.Evaluator(context)
+    totals: list[Any] = []
+    count = 0
+    with _Memory() as memory:
+        for upload in uploads:
+            count += 1
+            _require_count(count, parameters.members, at_most=True)
+            loaded = _load(Kind.UPLOAD, upload, parameters, slots, memory)
+            totals = _add_each(adder, totals, loaded) if totals else list(loaded)
+        _require_count(count, parameters.members)
+        return frame.write(Kind.SUM, parameters, slots, [memory.write(total) for total in totals])
+
+
+def open_sum(total: bytes, *, key: AllianceKey, parameters: SumParameters, slots: int) -> NDArray[np.uint64]:
+    """Decrypt a sum that was checked to be the sum of the signed uploads. The masks are still inside.
+
+    A wrong key or a ciphertext beyond the noise bound raises nothing in SEAL: the numbers are random below t. It shows
+    here as a value above members * (2^m - 1) or as padding that is not zero, and otherwise in `packing.unpack`.
+
+    Returns: uint64 array of shape (slots,), values modulo 2^m.
+
+    Raises:
+        WrongCipher: the frame or a ciphertext is not a sum of these parameters and this size, or the key is not.
+        OutOfRange: another key, or not a sum of honest uploads.
+    """
+    context = _context(parameters)
+    with _Memory() as memory:
+        decryptor = seal_api.Decryptor(context, _secret_key(key, context, memory))
+        encoder = seal_api.BatchEncoder(context)
+        values = []
+        for ciphertext in _load(Kind.SUM, total, parameters, slots, memory):
+            plain = seal_api.Plaintext()
+            decryptor.decrypt(ciphertext, plain)
+            values.append(np.array(encoder.decode_uint64(plain), np.uint64))
+    opened = np.concatenate(values)
+    largest = parameters.members * ((1 << parameters.modulus_bits) - 1)
+    bad = int(np.count_nonzero(opened[:slots] > np.uint64(largest))) + int(np.count_nonzero(opened[slots:]))
+    if bad:
+        raise OutOfRange(f"{bad} of {len(opened)} slots are no sum of {parameters.members} uploads: another key?")
+    return opened[:slots] & np.uint64((1 << parameters.modulus_bits) - 1)
+
+
+@lru_cache(maxsize=8)
+def _context(parameters: SumParameters) -> Any:
+    """Return SEAL's context for exactly these parameters, at 192 bits of security by the HE standard's table."""
+    wanted = seal_api.EncryptionParameters(seal_api.SCHEME_TYPE.BFV)
+    wanted.set_poly_modulus_degree(parameters.degree)
+    wanted.set_coeff_modulus(seal_api.CoeffModulus.Create(parameters.degree, [parameters.cipher_bits]))
+    wanted.set_plain_modulus(parameters.plain_modulus)
+    context = seal_api.SEALContext(wanted, True, seal_api.SEC_LEVEL_TYPE.TC192)
+    primes = [prime.value() for prime in wanted.coeff_modulus()]
+    if not context.parameters_set() or primes != [CIPHER_MODULUS]:
+        raise WrongCipher(f"this SEAL makes q = {primes} or refuses: {context.parameters_error_name()}")
+    return context
+
+
+class _Memory:
+    """An anonymous file in memory: SEAL's `save` and `load` take a path and nothing else."""
+
+    def __enter__(self) -> Self:
+        self._fd = os.memfd_create("fl-alliance", os.MFD_CLOEXEC)
+        self._path = f"/proc/self/fd/{self._fd}"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._fd)
+
+    def write(self, thing: Any) -> bytes:
+        """Return `thing` as SEAL writes it."""
+        os.ftruncate(self._fd, 0)
+        thing.save(self._path)
+        return os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+
+    def read(self, thing: Any, context: Any, data: bytes | memoryview, what: str) -> Any:
+        """Load `data` into `thing` and return it (WrongCipher: SEAL refuses the bytes)."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, data, 0)
+        try:
+            thing.load(context, self._path)
+        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise WrongCipher(f"{what}: SEAL refuses {len(data)} bytes: {error}") from None
+        return thing
+
+
+def _secret_key(key: AllianceKey, context: Any, memory: _Memory) -> Any:
+    return memory.read(seal_api.SecretKey(), context, key.to_bytes(), "alliance key")
+
+
+def _load(kind: Kind, data: bytes, parameters: SumParameters, slots: int, memory: _Memory) -> Iterable[Any]:
+    """Yield the ciphertexts of a frame, expanded from their seeds and checked."""
+    context = _context(parameters)
+    for chunk in frame.read(kind, data, parameters, slots):
+        ciphertext = memory.read(seal_api.Ciphertext(context), context, chunk, "ciphertext")
+        _require_shape(ciphertext, context, parameters)
+        yield ciphertext
+
+
+def _require_shape(ciphertext: Any, context: Any, parameters: SumParameters) -> None:
+    seen = (ciphertext.size(), ciphertext.poly_modulus_degree(), ciphertext.coeff_modulus_size())
+    if seen != (2, parameters.degree, 1):
+        raise WrongCipher(f"ciphertext of (parts, degree, primes) {seen}, expected {(2, parameters.degree, 1)}")
+    if ciphertext.is_ntt_form() or ciphertext.parms_id() != context.first_parms_id():
+        raise WrongCipher("ciphertext of another form or other parameters")
+
+
+def _add_each(adder: Any, totals: list[Any], loaded: Iterable[Any]) -> list[Any]:
+    for total, ciphertext in zip(totals, loaded, strict=True):
+        try:
+            adder.add_inplace(total, ciphertext)
+        except (RuntimeError, ValueError) as error:
+            raise WrongCipher(f"SEAL refuses to add: {error}") from None
+    return totals
+
+
+def _require_count(count: int, members: int, *, at_most: bool = False) -> None:
+    if count > members or (count < members and not at_most):
+        raise SumRefused(f"{count} uploads, need exactly {members}")

@@ -198,7 +198,7 @@ class Institution:
         """Return the authentic answers inside a request, by sender, and their envelopes, by file name."""
         answers: dict[str, m.Answer] = {}
         files: dict[str, bytes] = {}
-        for envelope in _envelopes(message):
+        for envelope in relayed_envelopes(message):
             sender, answer = read_answer(self._address, envelope)
             if sender in answers:
                 raise MalformedMessage(f"{message.kind} holds two envelopes of {sender}")
@@ -207,7 +207,7 @@ class Institution:
         return answers, files
 
 
-def _envelopes(message: m.Request) -> list[bytes]:
+def relayed_envelopes(message: m.Request) -> list[bytes]:
     """Return the members' envelopes that a request relays."""
     match message:
         case m.KeyRequest():

@@ -14,17 +14,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_NAME, MAX_ROUNDS
 
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)
-]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)]
 """A member, job, alliance or data set: lower-case letters, digits and inner hyphens, as in a DNS label."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """SHA-256 of some exact bytes."""
 
-Base64 = Annotated[
-    str, StringConstraints(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
-]
+Base64 = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
 """Standard base64 with padding."""
 
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]

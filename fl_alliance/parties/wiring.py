@@ -104,7 +104,7 @@ def add_uploads(plan: TrainingPlan, uploads: Mapping[str, BlobRef], blobs: Blobs
         NotAuthentic: a blob is not the one that its sender signed.
         SumRefused: the uploads can't be added.
     """
-    from fl_alliance.secagg import cipher
+    from fl_alliance.secagg import cipher, frame
     from fl_alliance.secagg.parameters import sum_parameters
 
     parameters = sum_parameters(members=len(plan.members), bits=plan.sum.bits)
@@ -114,7 +114,7 @@ def add_uploads(plan: TrainingPlan, uploads: Mapping[str, BlobRef], blobs: Blobs
         if blob_ref(upload) != ref:
             raise NotAuthentic(f"the upload of {name} is not the one that it signed")
         data.append(upload)
-    return cipher.add(data, parameters=parameters, slots=cipher.slots_in(data[0]))
+    return cipher.add(data, parameters=parameters, slots=frame.slots_in(data[0]))
 
 
 def keys_of(people: AllianceMembers) -> dict[str, bytes]:

@@ -22,6 +22,12 @@ from fl_alliance.privacy.events import GaussianEvent, merged
 PLACES = Decimal("0.000001")
 """Epsilon is rounded up to this."""
 
+MOST = 1e12
+"""A larger epsilon is none."""
+
+TIGHT_UP_TO = Decimal(100)
+"""Above this epsilon nothing is protected, and PLD takes minutes and gigabytes (92 GB seen): RDP answers instead."""
+
 _ADD_OR_REMOVE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
@@ -37,7 +43,10 @@ class Accountant(Protocol):
 
 
 class PldAccountant:
-    """Tight: numerical composition of privacy loss distributions. Takes 0.02 to 47 s for an event it has not seen."""
+    """Tight: numerical composition of privacy loss distributions. Takes 0.02 to 47 s for events it has not seen.
+
+    Where RDP finds more than `TIGHT_UP_TO`, its bound is returned: a hostile plan can't exhaust the memory.
+    """
 
     def epsilon(self, events: Iterable[GaussianEvent], delta: Decimal) -> Decimal:
         """See `Accountant`."""
@@ -54,6 +63,8 @@ class RdpAccountant:
 
 @functools.lru_cache(maxsize=4096)
 def _pld(events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
+    if (loose := _rdp(events, delta)) > TIGHT_UP_TO:
+        return loose
     return _bound(lambda: PLDAccountant(neighboring_relation=_ADD_OR_REMOVE), events, delta)
 
 
@@ -71,7 +82,7 @@ def _bound(make: Callable[[], Any], events: tuple[GaussianEvent, ...], delta: De
     for event in events:
         accountant.compose(_described(event), event.steps)
     epsilon = float(accountant.get_epsilon(float(delta)))
-    if not math.isfinite(epsilon):
+    if not (math.isfinite(epsilon) and epsilon < MOST):
         raise BadPlan(f"no finite epsilon at delta {delta} for {events}")
     # At trivial budgets an accountant may return a negative number: 0 is still a valid bound.
     return max(Decimal(0), Decimal(epsilon)).quantize(PLACES, rounding=ROUND_CEILING)

@@ -1,0 +1,111 @@
+"""The page for a lawyer: self-contained, escaped, every number there. And decimals as they travel."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from fl_alliance.errors import BadPlan
+from fl_alliance.privacy.ledger import Ledger
+from fl_alliance.privacy.report import Gauge, build_report, render_html
+from fl_alliance.protocol.ids import DecimalText, decimal_text, digest_of
+from tests.evidence.alliance import plan_of, policy_of
+from tests.evidence.folder import NOW, Folder
+
+DIGEST = digest_of(b"x")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    folder = Folder(tmp_path / "evidence")
+    for number in (1, 2):
+        folder.charge(number)
+    return folder.ledger.read()
+
+
+def page_of(ledger: Ledger, unit: str = "patient") -> str:
+    plan = plan_of(privacy={"unit": unit})
+    report = build_report(ledger, plan, plan_digest=DIGEST, policy_digest=DIGEST, adapter_digest=DIGEST, time=NOW + 9)
+    return render_html(report, ledger, policy_of(allowed_units=(unit,)), plan)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_page_holds_every_number_and_both_halves_of_the_guarantee(ledger: Ledger) -> None:
+    page = page_of(ledger)
+    for words in ("add-or-remove-one-unit", "1.196944", "0.00001", "probability 0.1", "does not cover", ledger.head):
+        assert words in page
+    assert len(re.findall(r"poisson-gaussian|<td class=\"n\">1.5</td>", page)) == 2
+
+
+def test_the_page_reaches_no_network_and_runs_no_script(ledger: Ledger) -> None:
+    page, tags = page_of(ledger), Tags()
+    tags.feed(page)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in tags.seen}
+    assert not [attrs for _, attrs in tags.seen if {"src", "href", "onload", "onclick"} & set(attrs)]
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_what_a_coordinator_wrote_is_escaped(ledger: Ledger) -> None:
+    page = page_of(ledger, unit="<script>alert(1)</script>")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_job_without_a_charge_has_no_report(ledger: Ledger) -> None:
+    with pytest.raises(BadPlan, match="holds no charge"):
+        build_report(
+            ledger, plan_of(job="other"), plan_digest=DIGEST, policy_digest=DIGEST, adapter_digest=DIGEST, time=NOW
+        )
+
+
+@pytest.mark.parametrize(
+    ("spent", "cap", "percent", "left"), [("0", "8", 0, "8"), ("0.01", "8", 1, "7.99"), ("9", "8", 100, "0"), ("0", "0", 100, "0")]
+)  # fmt: skip
+def test_a_gauge_never_shows_less_than_was_spent(spent: str, cap: str, percent: int, left: str) -> None:
+    gauge = Gauge("x", Decimal(spent), Decimal(cap))
+    assert (gauge.percent, gauge.left) == (percent, Decimal(left))
+
+
+@given(st.decimals(min_value=0, max_value=10**14, places=18, allow_nan=False, allow_infinity=False))
+@example(Decimal("1E+2"))
+@example(Decimal("1E-18"))
+def test_a_decimal_has_one_spelling_and_keeps_its_value(value: Decimal) -> None:
+    text = decimal_text(value)
+    assert TypeAdapter(DecimalText).validate_python(text) == text
+    assert Decimal(text) == value
+    assert decimal_text(text) == text
+
+
+@given(st.floats(min_value=0, max_value=1e14))
+def test_a_float_becomes_a_decimal_within_its_last_place(value: float) -> None:
+    assert abs(Decimal(decimal_text(value)) - Decimal(str(value))) <= Decimal("1e-18")
+
+
+@pytest.mark.parametrize("value", [-1, "nan", "inf", "-0.1", "one", float("nan"), ""])
+def test_what_is_no_decimal_is_refused(value: float | str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        decimal_text(value)
+
+
+@given(st.text(alphabet="0123456789.+-eE ", max_size=12))
+def test_no_second_spelling_is_accepted(text: str) -> None:
+    try:
+        TypeAdapter(DecimalText).validate_python(text)
+    except ValueError:
+        return
+    assert decimal_text(text) == text

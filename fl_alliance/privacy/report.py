@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ class Gauge:
     @property
     def percent(self) -> int:
         """Spent part of the cap, rounded up, at most 100."""
-        return 100 if self.cap <= 0 else min(100, int(-(-self.spent * 100 // self.cap)))
+        return 100 if self.cap <= 0 else min(100, math.ceil(self.spent * 100 / self.cap))
 
 
 def costs_of(

@@ -74,8 +74,9 @@ def test_a_job_without_a_charge_has_no_report(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spent", "cap", "percent", "left"), [("0", "8", 0, "8"), ("0.01", "8", 1, "7.99"), ("9", "8", 100, "0"), ("0", "0", 100, "0")]
-)  # fmt: skip
+    ("spent", "cap", "percent", "left"),
+    [("0", "8", 0, "8"), ("0.01", "8", 1, "7.99"), ("9", "8", 100, "0"), ("0", "0", 100, "0")],
+)
 def test_a_gauge_never_shows_less_than_was_spent(spent: str, cap: str, percent: int, left: str) -> None:
     gauge = Gauge("x", Decimal(spent), Decimal(cap))
     assert (gauge.percent, gauge.left) == (percent, Decimal(left))

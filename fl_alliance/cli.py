@@ -193,3 +193,7 @@ def main() -> None:
     except AllianceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

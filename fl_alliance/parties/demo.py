@@ -253,7 +253,7 @@ class _process:  # noqa: N801  # reads as a function where it is used
     def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         self._log = (folder / f"{name}.log").open("ab")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "fl_alliance", *arguments]
+        command = [sys.executable, "-m", "fl_alliance.cli", *arguments]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, env=environment)
 
     def __enter__(self) -> subprocess.Popen[bytes]:

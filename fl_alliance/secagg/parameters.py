@@ -17,37 +17,46 @@ CIPHER_MODULUS: Final = 0xFFFFFFFFFFFC001
 NOISE_BOUND: Final = 21
 """Largest |e| of SEAL's fresh noise, which is centred binomial: ones among 21 random bits minus ones among 21 more."""
 
-PLAIN_MODULI: Final = {
-    28: 268369921,
-    29: 536813569,
-    30: 1073692673,
-    31: 2147377153,
-    32: 4294828033,
-    33: 8589852673,
-    34: 17179754497,
-    35: 34359697409,
-    36: 68719403009,
-    37: 137438822401,
-    38: 274877816833,
-    39: 549755731969,
-    40: 1099511480321,
-    41: 2199023190017,
-    42: 4398046486529,
-    43: 8796092858369,
-    44: 17592186028033,
-    45: 35184371884033,
-    46: 70368743669761,
-    47: 140737488273409,
-    48: 281474976694273,
-    49: 562949953216513,
-    50: 1125899906826241,
-    51: 2251799813554177,
-    52: 4503599627149313,
-}
-"""Bit length -> largest prime t of that length with t = 1 mod 8192: what SEAL's `PlainModulus.Batching(4096, bits)`
-gives. A table, so that nobody needs a primality test or the cipher library to know a plan's parameters; the tests
-compare it with SEAL and with pycryptodome. The largest prime and not the smallest: the more room above members * 2^m,
-the surer a wrong key shows in `cipher.open_sum`."""
+CHECK_SLOTS: Final = 4
+"""Zeros behind the packed digits. A wrong seed, a wrong key or a missing upload leaves noise there: at least 72 bits of
+it. Range checks alone would not do: where R^k is close to 2^m, such as for 4 members, noise is a valid sum."""
+
+PLAIN_MODULI: Final = (
+    268369921,
+    536813569,
+    1073692673,
+    2147377153,
+    4294828033,
+    8589852673,
+    17179754497,
+    34359697409,
+    68719403009,
+    137438822401,
+    274877816833,
+    549755731969,
+    1099511480321,
+    2199023190017,
+    4398046486529,
+    8796092858369,
+    17592186028033,
+    35184371884033,
+    70368743669761,
+    140737488273409,
+    281474976694273,
+    281474976768001,
+    562949953216513,
+    1125899906826241,
+    1688849860280321,
+    1829587348725761,
+    2251799813554177,
+    4503599627149313,
+    4503599627542529,
+)
+"""Primes t = 1 mod 8192 that SEAL can batch with, ascending: for each bit length from 28 to 52 the largest, as SEAL's
+`PlainModulus.Batching(4096, bits)` gives it, and four smaller ones with which 4, 12, 13 and 64 members get one digit
+more. A table, so that nobody needs a primality test or the cipher library to know a plan's parameters; the tests
+compare it with SEAL and with pycryptodome, and show that no other prime would give any alliance more digits. Large
+primes and not the smallest: the more room above members * 2^m, the surer `cipher.open_sum` notices a wrong key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +80,8 @@ class SumParameters:
     """Bits of the one prime q."""
 
     def slots(self, dimension: int) -> int:
-        """Return the slots that `dimension` coordinates need."""
-        return -(-dimension // self.digits)
+        """Return the slots that `dimension` coordinates need, `CHECK_SLOTS` among them."""
+        return -(-dimension // self.digits) + CHECK_SLOTS
 
     def chunks(self, dimension: int) -> int:
         """Return the ciphertexts of `degree` slots that `dimension` coordinates need."""
@@ -108,8 +117,8 @@ def _fit(members: int, bits: int, digits: int) -> SumParameters | None:
     radix = members * ((1 << bits) - 1) + 1
     modulus_bits = (radix**digits - 1).bit_length()
     largest_sum = members << modulus_bits
-    modulus = PLAIN_MODULI.get(largest_sum.bit_length(), 0)
-    if modulus < largest_sum or members * (2 * NOISE_BOUND + 1) * modulus >= CIPHER_MODULUS:
+    modulus = next((prime for prime in PLAIN_MODULI if prime >= largest_sum), CIPHER_MODULUS)
+    if members * (2 * NOISE_BOUND + 1) * modulus >= CIPHER_MODULUS:
         return None
     return SumParameters(
         members=members, bits=bits, radix=radix, digits=digits, modulus_bits=modulus_bits, plain_modulus=modulus

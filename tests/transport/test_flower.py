@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.proto.control_pb2 import StopRunRequest
 
 from fl_alliance.errors import BadConfig, LinkFailed
 from fl_alliance.protocol.ids import blob_ref
@@ -157,6 +158,44 @@ def test_what_is_asked_of_an_absent_member_waits_for_it(pki: Pki, tmp_path) -> N
     link.close()
 
 
+def test_an_institution_killed_at_work_is_asked_again_when_it_is_back(pki: Pki, tmp_path) -> None:
+    party = pki.party("phoenix")
+    link = coordinator_link(pki, tmp_path / "co", {"phoenix": party.node_public})
+    state = tmp_path / "phoenix"
+    first = member_process(f"127.0.0.1:{link.port}", party, state)
+    link.ask("phoenix", b"sleep 1")
+    until(lambda: link.replies(0.1) == [] and link._sent != {})
+    time.sleep(0.7)
+    first.kill()
+    first.wait()
+    node = (state / "node-id").read_text()
+    second = member_process(f"127.0.0.1:{link.port}", party, state)
+    try:
+        assert [reply.payload for reply in all_replies(link, 1, 20)] == [b"1 peels"]
+        assert (state / "node-id").read_text() == node
+    finally:
+        end_processes(second)
+        link.close()
+
+
+def test_a_member_that_was_taken_for_gone_is_asked_again(pki: Pki, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(institution, "_BEAT_S", 0.3)
+    monkeypatch.setattr(coordinator, "_LOOK_S", 60.0)
+    party = pki.party("quiet")
+    link = coordinator_link(pki, tmp_path / "co", {"quiet": party.node_public})
+    with Member(f"127.0.0.1:{link.port}", party, tmp_path / "quiet") as quiet:
+        link.ask("quiet", b"sleep 0.5")
+        until(lambda: link.replies(0.1) == [] and quiet.seen != [])
+        alive, beat = threading.Event(), quiet.link._fleet.beat
+        monkeypatch.setattr(quiet.link._fleet, "beat", lambda node: alive.is_set() and beat(node))
+        quiet.link._fleet.deactivate(link._ids["quiet"])
+        until(lambda: link.replies(0.05) == [] and link._waiting != [])
+        alive.set()
+        assert [reply.payload for reply in all_replies(link, 1)] == [b"sleep 0.5"]
+        assert len(quiet.seen) == 2
+    link.close()
+
+
 def test_a_request_expires(pki: Pki, tmp_path) -> None:
     link = coordinator_link(pki, tmp_path, {"absent": pki.party("absent").node_public}, ttl=0.2)
     link.ask("absent", b"")
@@ -210,11 +249,14 @@ def test_a_lost_run_is_replaced_and_its_requests_are_sent_again(pki: Pki, tmp_pa
     link = coordinator_link(pki, tmp_path / "co", {"patient": party.node_public})
     with Member(f"127.0.0.1:{link.port}", party, tmp_path / "patient") as patient:
         until(lambda: link.online() == {"patient"})
+        run = link._seat.run
         link.ask("patient", b"sleep 0.5")
+        assert link.replies(0) == []
         until(lambda: patient.seen != [])
-        link._retake()
+        link._control._client.StopRun(StopRunRequest(run_id=link._seat.run))
         assert [reply.payload for reply in all_replies(link, 1)] == [b"sleep 0.5"]
         assert len(patient.seen) == 2
+        assert link._seat.run != run
     link.close()
 
 
@@ -236,14 +278,16 @@ def test_an_address_in_use_is_refused(pki: Pki, tmp_path, flower: Flower) -> Non
 
 
 def test_the_memory_of_the_coordinator_stays_flat_under_a_large_blob(flower: Flower) -> None:
-    data = os.urandom(64 << 20)
+    data = os.urandom(192 << 20)
     ref = blob_ref(data)
     before = resident()
     blobs = institution.HttpBlobs(address=flower.address, tls=flower.parties["oslo"].tls)
     blobs.put(ref, (data[i : i + (1 << 20)] for i in range(0, len(data), 1 << 20)))
     assert sum(map(len, blobs.read(ref))) == len(data)
     blobs.close()
-    assert resident() - before < 48 << 20
+    assert (
+        resident() - before < 96 << 20
+    )  # half a copy; what other tests left behind moves this number by a few dozen MiB
 
 
 def resident() -> int:

@@ -3,8 +3,9 @@
 Threads: the two listeners and the heartbeat of the run have one each. `ask`, `replies`, `online` and `close` may be
 called from any thread; one lock guards the bookkeeping and is never held while waiting for replies.
 
-A request stays in this process until its member is online, and is sent again when Flower says that it or its reply got
-lost. So a handler can see a request twice, and `replies` can return two replies to one request.
+A request stays in this process until its member is online. It is sent again when Flower says that it or its reply got
+lost, and when the member's node came online anew. So a handler can see a request twice, and `replies` can return two
+replies to one request.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 IN_MEMORY = ":flwr-in-memory:"
 _POLL_S = (0.02, 0.3)
 _BEAT_S = 15.0
+_LOOK_S = 1.0
 _TRIES = 4
 _MOST_SENDS = 50
 
@@ -50,6 +52,8 @@ class _Ask:
     digest: str
     deadline: float
     sends: int = 0
+    sent_to: str = ""
+    """When the node that it was sent to had come online."""
 
 
 class FlowerCoordinatorLink:
@@ -78,6 +82,7 @@ class FlowerCoordinatorLink:
         self._waiting: list[_Ask] = []
         self._sent: dict[str, _Ask] = {}
         self._coming: list[tuple[Parcel, _Ask]] = []
+        self._look_again = 0.0
         self._listeners: list[Listener] = []
         self._open_doors(host, port, database, tls, BlobRoutes(blobs, home / "uploads"))
         try:
@@ -117,21 +122,23 @@ class FlowerCoordinatorLink:
     def _beat(self) -> None:
         while not self._closed.wait(_BEAT_S):
             try:
-                alive = self._seat.beat()
-            except httpx.HTTPStatusError:
-                alive = False
-            except httpx.HTTPError:
-                continue
-            if not alive and not self._closed.is_set():
-                log.warning("Flower gave up run %s (was this machine asleep?); starting another", self._seat.run)
-                self._retake()
+                self._keep_seat()
+            except LinkFailed as error:
+                log.error("no new run: %s", error)  # noqa: TRY400
 
-    def _retake(self) -> None:
-        try:
-            with self._lock:
-                self._take_seat()
-        except LinkFailed as error:
-            log.error("no new run: %s", error)  # noqa: TRY400
+    def _keep_seat(self) -> bool:
+        """Say that the run is alive; if Flower has given it up, start another. Return whether it is still the same."""
+        with self._lock:
+            try:
+                if self._seat.beat():
+                    return True
+            except httpx.HTTPStatusError as error:
+                log.info("heartbeat of run %s: %s", self._seat.run, error)
+            except httpx.HTTPError:
+                return True
+            log.warning("Flower gave up run %s (was this machine asleep?): starting another", self._seat.run)
+            self._take_seat()
+            return False
 
     def ask(self, member: str, request: bytes) -> None:
         """Queue `request` for `member` and return at once; it is sent by `replies`, as soon as the member is online.
@@ -147,7 +154,6 @@ class FlowerCoordinatorLink:
             raise LinkFailed("the link is closed")
         with self._lock:
             self._waiting.append(_Ask(member, request, digest_of(request), time.monotonic() + self._ttl))
-            self._send_waiting()
 
     def replies(self, timeout: float) -> list[Reply]:
         """Return what has arrived, waiting at most `timeout` seconds; a request that expired counts as a reply.
@@ -167,14 +173,24 @@ class FlowerCoordinatorLink:
         return []
 
     def _step(self) -> list[Reply]:
-        expired = self._expired()
-        self._send_waiting()
+        try:
+            self._advance()
+        except LinkFailed:
+            if self._keep_seat():
+                raise
+        coming, self._coming = self._coming, []
+        return [reply for parcel, ask in coming if (reply := self._receive(parcel, ask)) is not None] + self._expired()
+
+    def _advance(self) -> None:
+        if self._waiting or (self._sent and time.monotonic() > self._look_again):
+            online = self._call(self._seat.online)
+            self._look_again = time.monotonic() + _LOOK_S
+            self._recall(online)
+            self._send_waiting(online)
         if self._sent:
             for parcel in self._call(self._seat.announced, list(self._sent)):
                 if (ask := self._sent.pop(parcel.answers, None)) is not None:
                     self._coming.append((parcel, ask))
-        coming, self._coming = self._coming, []
-        return expired + [reply for parcel, ask in coming if (reply := self._receive(parcel, ask)) is not None]
 
     def _expired(self) -> list[Reply]:
         now = time.monotonic()
@@ -187,20 +203,30 @@ class FlowerCoordinatorLink:
             self._coming = [pair for pair in self._coming if pair[1].deadline > now]
         return [Reply(ask.member, ask.digest, None, "expired") for ask in gone]
 
-    def _send_waiting(self) -> None:
-        if not self._waiting:
-            return
-        online = self._call(self._seat.online)
+    def _recall(self, online: Mapping[int, str]) -> None:
+        """Take back what was sent to a node that has come online since: its process may have died with the request."""
+        for message, ask in list(self._sent.items()):
+            if online.get(self._ids[ask.member], ask.sent_to) != ask.sent_to:
+                self._waiting.append(self._sent.pop(message))
+
+    def _send_waiting(self, online: Mapping[int, str]) -> None:
         for ask in [ask for ask in self._waiting if self._ids[ask.member] in online]:
             left = max(1.0, ask.deadline - time.monotonic())
-            message = self._call(self._seat.push, self._ids[ask.member], ask.request, left)
+            try:
+                message = self._call(self._seat.push, self._ids[ask.member], ask.request, left)
+            except Unfit as error:
+                log.warning("a request to %s waits on: %s", ask.member, error)
+                continue
             self._waiting.remove(ask)
             ask.sends += 1
+            ask.sent_to = online[self._ids[ask.member]]
             self._sent[message] = ask
 
     def _receive(self, parcel: Parcel, ask: _Ask) -> Reply | None:
         try:
             note = self._call(self._seat.fetch, parcel)
+        except Unfit as error:
+            return Reply(ask.member, ask.digest, None, f"malformed: {error}")
         except LinkFailed as error:
             return self._again(ask, str(error))
         if note is None:
@@ -240,8 +266,6 @@ class FlowerCoordinatorLink:
         for remaining in reversed(range(_TRIES)):
             try:
                 return grid(*args)
-            except Unfit as error:
-                raise LinkFailed(str(error)) from error
             except httpx.HTTPError as error:
                 if not remaining or self._closed.is_set():
                     raise LinkFailed(f"Flower: {type(error).__name__}: {error}") from error

@@ -16,12 +16,12 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fl_alliance.errors import BadConfig
+from fl_alliance.errors import BadConfig, LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.bundle import installed_bundle
 from fl_alliance.transport.flower.internals.fleet import Fleet
-from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, REFUSED_BUNDLE, Note, Parcel, Unfit
+from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, REFUSED_BUNDLE, Note, Parcel
 from fl_alliance.transport.flower.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class FlowerInstitutionLink:
         self._http = httpx.Client(verify=tls.client_context(), timeout=30.0, follow_redirects=False)
         self._fleet = Fleet(self._http, f"https://{address}", _load_key(node_key))
         self._node: int | None = None
+        self._is_new = True
+        self._bundles: dict[int, tuple[str, str]] = {}
         self.blobs: HttpBlobs = HttpBlobs(address=address, tls=tls)
         """The coordinator's store, over the same listener."""
 
@@ -81,7 +83,9 @@ class FlowerInstitutionLink:
         finally:
             stop.set()
             beating.join(35)
-            self._leave()
+            if self._node is not None:
+                self._leave(self._node)
+            self._node, self._is_new = None, True
 
     def _turn(self, handler: Handler) -> bool:
         """Come online if need be, then answer one request; False if there was none."""
@@ -96,13 +100,15 @@ class FlowerInstitutionLink:
             if error.response.status_code not in _GONE:
                 raise
             log.warning("a request of run %s is dropped: %s", parcel.run, error)
-        except Unfit as error:
+        except LinkFailed as error:
             log.warning("a request of run %s is dropped: %s", parcel.run, error)
         return True
 
     def _answer(self, node: int, parcel: Parcel, handler: Handler) -> None:
         # (1) The run must be the trampoline; its bundle is never fetched, whatever it is.
-        app, sha256 = _retrying(lambda: self._fleet.bundle_of(node, parcel.run))
+        if parcel.run not in self._bundles:
+            self._bundles = {parcel.run: _retrying(lambda: self._fleet.bundle_of(node, parcel.run))}
+        app, sha256 = self._bundles[parcel.run]
         if (app.removeprefix("@"), sha256) != (self._bundle.app, self._bundle.sha256):
             log.error("run %s claims bundle %s %s, here is %s: refused", parcel.run, app, sha256, self._bundle)
             _retrying(lambda: self._fleet.answer(node, parcel, Note(b"", REFUSED_BUNDLE, "another bundle")))
@@ -127,9 +133,15 @@ class FlowerInstitutionLink:
         kept = self._kept.read_text().strip() if self._kept.exists() else ""
         if kept.isdigit():
             with contextlib.suppress(httpx.HTTPStatusError):
+                if (
+                    self._is_new
+                ):  # the coordinator sees that this process is another, and sends again what the last one held
+                    self._leave(int(kept))
                 if self._fleet.beat(int(kept)):
+                    self._is_new = False
                     return int(kept)
         node = self._fleet.activate()
+        self._is_new = False
         self._kept.write_text(f"{node}\n")
         return node
 
@@ -151,11 +163,9 @@ class FlowerInstitutionLink:
         # Come back by heartbeat: a coordinator that was away has this node offline, or does not know it.
         self._node = None
 
-    def _leave(self) -> None:
-        if self._node is not None:
-            with contextlib.suppress(httpx.HTTPError):
-                self._fleet.deactivate(self._node)
-        self._node = None
+    def _leave(self, node: int) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            self._fleet.deactivate(node)
 
     def close(self) -> None:
         """Close the connections; may be called twice."""

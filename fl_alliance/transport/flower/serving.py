@@ -27,8 +27,8 @@ class Listener:
             options = {"ssl_ca_certs": str(tls.ca), "ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
             options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
         config = uvicorn.Config(
-            app, lifespan="on" if lifespan else "off", log_level="warning", access_log=False, ws="none",
-            server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=_STOP_S, **options,
+            app, lifespan="on" if lifespan else "off", log_level="warning", log_config=None, access_log=False,
+            ws="none", server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=_STOP_S, **options,
         )  # fmt: skip
         self._sock = sock
         self._server = uvicorn.Server(config)

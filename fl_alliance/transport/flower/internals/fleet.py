@@ -71,7 +71,8 @@ class Fleet:
         """Return what the message carries, or None while it is still being uploaded.
 
         Raises:
-            Unfit: it is gone, too large or malformed.
+            Unfit: it is too large or malformed.
+            Gone: it was announced and never came.
         """
         request = PullObjectRequest(node=Node(node_id=node), run_id=parcel.run)
 

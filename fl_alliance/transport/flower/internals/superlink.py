@@ -140,10 +140,10 @@ class Seat:
         """Say that the task is alive; False when Flower has given it up."""
         return bool(self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
 
-    def online(self) -> frozenset[int]:
-        """Return the ids of the nodes whose heartbeat is recent."""
+    def online(self) -> dict[int, str]:
+        """Return the ids of the nodes whose heartbeat is recent, each with the time at which it came online."""
         nodes = self._client.GetNodes(GetNodesRequest()).nodes
-        return frozenset(node.node_id for node in nodes if node.status == NodeStatus.ONLINE)
+        return {node.node_id: node.last_activated_at for node in nodes if node.status == NodeStatus.ONLINE}
 
     def push(self, node: int, payload: bytes, ttl: float) -> str:
         """Send `payload` to `node`, valid for `ttl` seconds; return the message's id."""
@@ -170,7 +170,8 @@ class Seat:
         """Return the reply, or None while it is still being uploaded.
 
         Raises:
-            Unfit: it is gone, too large or malformed.
+            Unfit: it is too large or malformed.
+            Gone: it was announced and never came.
         """
         request = PullObjectRequest(node=self._node, run_id=self.run)
 

@@ -22,9 +22,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
+from fl_alliance.errors import LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 
-logging.getLogger("flwr").setLevel(logging.CRITICAL)
+logging.getLogger("flwr").setLevel(logging.ERROR)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 LOST = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
@@ -38,8 +39,12 @@ MAX_OBJECT_BYTES = MAX_MESSAGE_BYTES + (64 << 10)
 KIND = "query.alliance"
 
 
-class Unfit(Exception):
+class Unfit(LinkFailed):
     """What arrived has not the form of a message of the alliance."""
+
+
+class Gone(LinkFailed):
+    """What was announced is no longer there: asking again may help."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,8 @@ def collect(parcel: Parcel, pull: Callable[[str], Any]) -> dict[str, bytes] | No
     """Return the objects of `parcel`, or None if one is still being uploaded.
 
     Raises:
-        Unfit: too many, too large or gone.
+        Unfit: too many or too large.
+        Gone: one was announced and never came.
     """
     if len(parcel.objects) > MAX_OBJECTS:
         raise Unfit(f"{len(parcel.objects)} objects in one message, at most {MAX_OBJECTS}")
@@ -116,7 +122,7 @@ def collect(parcel: Parcel, pull: Callable[[str], Any]) -> dict[str, bytes] | No
     for name in parcel.objects:
         answer = pull(name)
         if not answer.object_found:
-            raise Unfit(f"object {name} of message {parcel.id} is gone")
+            raise Gone(f"object {name} of message {parcel.id} is gone")
         if not answer.object_available:
             return None
         if len(answer.object_content) > MAX_OBJECT_BYTES:

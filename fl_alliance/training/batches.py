@@ -1,0 +1,90 @@
+"""Physical batches of one logical step: sized for speed and memory, without any say in privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fl_alliance.training.encode import Batch, Encoded
+
+Unit = Sequence[Encoded]
+"""The records of one unit that a step uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance:
+    """Settings that change speed and memory, and nothing else."""
+
+    micro_batch_rows: int = 256
+    """Most rows in one pass through the model."""
+    micro_batch_tokens: int = 8192
+    """Most tokens, with padding, in one pass."""
+    gradient_mib: int = 1024
+    """Memory for the gradients of the rows of one pass; bounds the rows of a large adapter."""
+    logits_mib: int = 1024
+    """Memory for the logits of one pass; bounds the tokens of a large vocabulary."""
+    threads: int | None = None
+    """Threads of torch; None leaves what the process has."""
+
+    def limits(self, adapter_size: int, vocabulary: int) -> tuple[int, int]:
+        """Return the most rows and the most tokens of one pass for an adapter of so many coordinates."""
+        rows = self.gradient_mib * 2**20 // (4 * adapter_size)
+        tokens = self.logits_mib * 2**20 // (4 * vocabulary)
+        return max(1, min(self.micro_batch_rows, rows)), max(1, min(self.micro_batch_tokens, tokens))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are clipped together: no unit is in two groups of a step. Most groups are one pass."""
+
+    passes: tuple[tuple[Encoded, ...], ...]
+    unit_of_row: Tensor
+    """(rows of all passes,)"""
+    units: int
+
+
+def groups(units: Sequence[Unit], most_rows: int, most_tokens: int) -> Iterator[Group]:
+    """Split a step's units into groups of like length. A unit beyond the limits is a group of several passes."""
+    pending: list[Unit] = []
+    for unit in sorted((unit for unit in units if unit), key=_longest):
+        rows = sum(len(other) for other in pending) + len(unit)
+        if pending and (rows > most_rows or rows * _longest(unit) > most_tokens):
+            yield _group(pending, most_rows, most_tokens)
+            pending = []
+        pending.append(unit)
+    if pending:
+        yield _group(pending, most_rows, most_tokens)
+
+
+def _longest(unit: Unit) -> int:
+    return max(len(row.ids) for row in unit)
+
+
+def _group(units: Sequence[Unit], most_rows: int, most_tokens: int) -> Group:
+    rows = tuple(row for unit in units for row in unit)
+    owner = torch.tensor([place for place, unit in enumerate(units) for _ in unit])
+    size = max(1, min(most_rows, most_tokens // max(len(row.ids) for row in rows)))
+    passes = tuple(rows[start : start + size] for start in range(0, len(rows), size))
+    return Group(passes=passes, unit_of_row=owner, units=len(units))
+
+
+def token_losses(model: Any, batch: Batch) -> Tensor:
+    """Return the loss of each target of `batch` in nats, (targets,).
+
+    The head is applied to the positions that predict a target only: with a vocabulary of 152 thousand that is most
+    of a pass's memory. `model` is the PEFT model; its hooks sit on the adapter's modules and fire here too.
+    """
+    causal = model.get_base_model()
+    hidden = causal.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    logits = causal.lm_head(hidden[batch.row, batch.position])
+    return functional.cross_entropy(logits.float(), batch.label, reduction="none")
+
+
+def summed_loss(model: Any, batch: Batch) -> Tensor:
+    """Return the sum over the rows of each row's mean loss (a scalar): a row's gradient depends on that row only."""
+    return (token_losses(model, batch) * batch.weight).sum()

@@ -1,0 +1,134 @@
+"""Clip by unit, add noise, step: Opacus' optimizer, with its rows summed by unit and its arithmetic made safe.
+
+What differs from `opacus.optimizers.DPOptimizer` 1.6.0, and why:
+
+* the rows that are clipped are units (patients, students), not records: `grad_samples` is summed by unit first;
+* norms are taken in float64 and the bound holds with a margin (float32 alone gave rows of 1.000005 C);
+* a unit whose gradient is not finite contributes 0 (one such record would make the whole update NaN);
+* noise comes from the operating system (`noise.py`), is added in float64, and only then rounded;
+* the sum is divided by a public constant, not by the size of the sample;
+* an empty sample is a step like another: noise only, and it is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+
+from fl_alliance.protocol.plan import OptimizerPlan, PrivacyPlan
+from fl_alliance.training.noise import SecretRandom
+
+MARGIN = 1e-6
+"""Relative room for the rounding of the scaled row itself."""
+
+
+def clip_rows(rows: Sequence[Tensor], clip_norm: float) -> list[Tensor]:
+    """Clip each row over all tensors together. `rows`: tensors (units, ...); returns the same shapes in float64.
+
+    Guarantees: each returned row has L2 norm at most `clip_norm` (over all tensors, in float64), also for NaN and
+    infinite input: such a row is returned as 0. A row within the bound keeps its direction, and its length but for
+    rounding. A row depends on the same row of the input only.
+    Not guaranteed: that two runs of the backward pass give the same bits; the bound does not rest on it.
+    """
+    flat = [part.double().flatten(1) for part in rows]
+    norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat]).square().sum(0).sqrt()
+    good = torch.isfinite(norms)
+    factor = (clip_norm / (norms * (1 + MARGIN)).clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
+    factor = torch.where(good, factor, 0.0)
+    kept = [torch.where(good[:, None], part, 0.0) * factor[:, None] for part in flat]
+    return [part.view(row.shape) for part, row in zip(kept, rows, strict=True)]
+
+
+def inner_optimizer(parameters: Sequence[torch.nn.Parameter], plan: OptimizerPlan) -> torch.optim.Optimizer:
+    """Return a fresh SGD or Adam that steps on the noised gradient."""
+    rate, momentum = float(plan.learning_rate), float(plan.momentum)
+    if plan.name == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum)
+    return torch.optim.Adam(parameters, lr=rate, betas=(momentum, float(plan.beta2)))
+
+
+class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
+    """Opacus' optimizer whose rows are units.
+
+    One logical step is any number of `accumulate` and then one `release`. A unit's records must all lie between two
+    calls of `accumulate`: a unit that straddled two would count twice.
+
+    Guarantees: `release` steps on (sum of unit gradients, each of norm at most C, + N(0, (sigma C)^2 I)) / normaliser.
+    Not guaranteed: anything about how the units were sampled; `TrainingSession` does that.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: PrivacyPlan, declared_units: int, random: SecretRandom
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=float(plan.noise_multiplier),
+            max_grad_norm=float(plan.clip_norm),
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        self._normaliser = float(plan.sampling_rate) * declared_units
+        self._random = random
+        self._unit_of_row = torch.zeros(0, dtype=torch.long)
+        self._units = 0
+        for parameter in self.params:
+            parameter.grad_sample = None
+
+    def accumulate(self, unit_of_row: Tensor, units: int) -> None:
+        """Clip the units of the backward passes since the last call, and add them to the sum.
+
+        `unit_of_row`: (rows,) for each row of those passes, in order, its unit's index below `units`.
+        """
+        self._unit_of_row, self._units = unit_of_row, units
+        self.signal_skip_step(do_skip=True)
+        self.step()
+        self.zero_grad()
+
+    def release(self) -> None:
+        """Add noise to the sum, step on it and start a new sum. Nothing accumulated: a step on noise alone."""
+        self._unit_of_row, self._units = torch.zeros(0, dtype=torch.long), 0
+        self.signal_skip_step(do_skip=False)
+        self.step()
+        self.zero_grad()
+
+    @property
+    def grad_samples(self) -> list[Tensor]:
+        """One tensor (units, ...) for each parameter: the rows of the backward passes, summed by unit."""
+        return [self._by_unit(parameter) for parameter in self.params]
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """Always 1: many physical batches make one logical step, and the accountant charges it once."""
+        return 1
+
+    def _by_unit(self, parameter: Any) -> Tensor:
+        total = torch.zeros(self._units, *parameter.shape)
+        if self._units == 0:
+            return total
+        rows: Tensor = self._get_flat_grad_sample(parameter).float()
+        if len(rows) != len(self._unit_of_row):
+            raise RuntimeError(f"{len(rows)} rows of gradient, {len(self._unit_of_row)} rows with a unit")
+        if len(rows) == self._units:
+            return rows[torch.argsort(self._unit_of_row)]
+        return total.index_add_(0, self._unit_of_row, rows)
+
+    def clip_and_accumulate(self) -> None:
+        """Clip each unit and add it to the sum, in float64."""
+        clipped = clip_rows(self.grad_samples, self.max_grad_norm)
+        for parameter, rows in zip(self.params, clipped, strict=True):
+            held = parameter.summed_grad
+            parameter.summed_grad = rows.sum(0) if held is None else held + rows.sum(0)
+
+    def add_noise(self) -> None:
+        """Put sum + noise into each parameter's gradient; added in float64, rounded after."""
+        scale = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            noise = torch.from_numpy(self._random.noise(parameter.numel(), scale)).view_as(parameter)
+            parameter.grad = ((parameter.summed_grad + noise) / self._normaliser).to(parameter.dtype)
+
+    def scale_grad(self) -> None:
+        """Do nothing: `add_noise` has divided by the public constant already."""

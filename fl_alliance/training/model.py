@@ -1,0 +1,183 @@
+"""The LoRA adapter: attached, read and written as one vector, saved as a standard PEFT folder.
+
+With FFA-LoRA (Sun et al. 2024), A is frozen at a public draw and B is trained, so that the mean of the members'
+updates is the update of the mean: mean(B A) = mean(B) A.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from fl_alliance.errors import BadPlan, StoreFailed
+from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.plan import AdapterPlan
+from fl_alliance.training.base import check_model, load_base, model_files
+
+__all__ = [
+    "adapter_digest",
+    "adapter_size",
+    "adapter_vector",
+    "attach_adapter",
+    "check_model",
+    "count_modules",
+    "load_base",
+    "model_files",
+    "save_adapter",
+    "set_adapter_vector",
+    "trained_parameters",
+]
+
+
+def count_modules(model: nn.Module, targets: tuple[str, ...]) -> int:
+    """Return how many Linear modules of `model` the names `targets` hit; what `AdapterPlan.modules` must say."""
+    return sum(
+        isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets for name, module in model.named_modules()
+    )
+
+
+def attach_adapter(model: Any, plan: AdapterPlan) -> Any:
+    """Return the PEFT model: `model` (frozen) with a LoRA adapter at its public starting point, in train mode.
+
+    A is drawn from `plan.public_seed` and the parameter's name alone: every institution has the same, whatever the
+    order of modules and whatever state torch's own generator is in. B is 0. With `ffa-lora` only B is trained.
+
+    Raises:
+        BadPlan: a target is an embedding or the output head, or the targets hit another number of modules.
+    """
+    _refuse_embeddings(model, plan)
+    if (found := count_modules(model, plan.targets)) != plan.modules:
+        raise BadPlan(f"targets {', '.join(plan.targets)} hit {found} modules, the plan says {plan.modules}")
+    config = LoraConfig(
+        r=plan.rank, lora_alpha=plan.alpha, lora_dropout=0.0, target_modules=list(plan.targets), task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name:
+            parameter.data = _public_draw(plan.public_seed, name, parameter.shape)
+            parameter.requires_grad_(plan.method == "lora")
+        elif "lora_B" in name:
+            parameter.data = torch.zeros(parameter.shape, dtype=torch.float32)
+    return adapted.train()
+
+
+def _refuse_embeddings(model: Any, plan: AdapterPlan) -> None:
+    tables = {id(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if last in plan.targets and (id(module) in tables or isinstance(module, nn.Embedding)):
+            raise BadPlan(f"target {last} is an embedding or the output head: no gradient for each unit exists there")
+
+
+def _public_draw(seed: int, name: str, shape: torch.Size) -> Tensor:
+    """Return uniform numbers in +-1/sqrt(inputs), as Kaiming's start of LoRA, that depend on seed and name only."""
+    digest = hashlib.sha256(f"fl-alliance/1|lora_A|{seed}|{name}".encode()).digest()
+    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    unit = torch.rand(shape, generator=generator, dtype=torch.float32)
+    drawn: Tensor = (2.0 * unit - 1.0) / math.sqrt(shape[-1])
+    return drawn
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are trained, sorted by name: the order of the vector."""
+    return [parameter for _, parameter in sorted(model.named_parameters()) if parameter.requires_grad]
+
+
+def adapter_size(model: nn.Module) -> int:
+    """Return d, the number of trained coordinates."""
+    return sum(parameter.numel() for parameter in trained_parameters(model))
+
+
+def adapter_vector(model: nn.Module) -> NDArray[np.float64]:
+    """Return the trained parameters as one vector (d,), sorted by name. float32 values, exactly, in float64."""
+    parts = [parameter.detach().reshape(-1).double().numpy() for parameter in trained_parameters(model)]
+    return np.concatenate(parts)
+
+
+def set_adapter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
+    """Write `vector` (d,) into the trained parameters, rounded to float32.
+
+    Raises:
+        BadPlan: it has another length, or a coordinate that is not finite. Nothing has changed then.
+    """
+    parameters = trained_parameters(model)
+    size = sum(parameter.numel() for parameter in parameters)
+    if vector.shape != (size,):
+        raise BadPlan(f"adapter vector has shape {vector.shape}, the plan's adapter needs ({size},)")
+    if not np.isfinite(vector).all():
+        raise BadPlan("adapter vector has a coordinate that is not finite")
+    start = 0
+    with torch.no_grad():
+        for parameter in parameters:
+            part = torch.from_numpy(vector[start : start + parameter.numel()].astype(np.float32))
+            parameter.copy_(part.view_as(parameter))
+            start += parameter.numel()
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as a PEFT folder that any PEFT program loads: adapter_config.json, adapter_model.safetensors.
+
+    The same vector gives the same bytes at every institution: no path, time or version of a library is in them.
+    The folder appears whole or not at all.
+
+    Raises:
+        StoreFailed: `folder` exists already, or the disk refuses.
+    """
+    if folder.exists():
+        raise StoreFailed(f"{folder.name} exists already: an adapter is never overwritten")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=".half-", dir=folder.parent))
+        try:
+            _write_files(model, half)
+            half.chmod(0o755)
+            half.rename(folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    except OSError as error:
+        raise StoreFailed(f"{folder.name} can't be written: {error.strerror}") from error
+
+
+def _write_files(model: Any, folder: Path) -> None:
+    config = model.peft_config["default"]
+    content = {
+        "base_model_name_or_path": "",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": config.r,
+        "target_modules": sorted(config.target_modules),
+        "task_type": "CAUSAL_LM",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    state = get_peft_model_state_dict(model)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in sorted(state.items())}
+    (folder / "adapter_model.safetensors").write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def adapter_digest(folder: Path) -> str:
+    """Return one `Digest` for the folder: of the lines `<digest> <name>`, sorted by name.
+
+    Raises:
+        StoreFailed: the folder can't be read, or holds a subfolder.
+    """
+    try:
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        lines = [f"{digest_of(path.read_bytes())} {path.name}\n" for path in paths]
+    except OSError as error:
+        raise StoreFailed(f"{folder.name} can't be read: {error.strerror}") from error
+    return digest_of("".join(lines).encode())

@@ -1,0 +1,170 @@
+"""One institution's training in one job: the model stays warm, each round is records in, noised update out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.accountants import RDPAccountant
+
+from fl_alliance.errors import BadPlan
+from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss
+from fl_alliance.training.dp import UnitOptimizer, inner_optimizer
+from fl_alliance.training.encode import collate, encode_units, pad_id
+from fl_alliance.training.model import (
+    adapter_size,
+    adapter_vector,
+    attach_adapter,
+    load_base,
+    save_adapter,
+    set_adapter_vector,
+    trained_parameters,
+)
+from fl_alliance.training.noise import SecretRandom
+from fl_alliance.training.records import Records
+
+Progress = Callable[[int, int], None]
+"""Called with the step that is done (from 1) and the number of steps. Nothing private is in it."""
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundTrained:
+    """What a round gives: the update and the facts of the event that it spent, all from the plan."""
+
+    update: Vector
+    """(d,) the local adapter minus the global one. Not yet clipped by coordinate."""
+    steps: int
+    sampling_rate: float
+    noise_multiplier: float
+
+
+class TrainingSession:
+    """The warm model of one job at one member.
+
+    Guarantees: an update is `steps_per_round` steps of DP-SGD as the plan says (Poisson sample of units with
+    probability q; at most k records of a unit; clip C; noise sigma C), whatever `performance` is. What happens is
+    the same for an empty sample.
+    Not guaranteed: that the records were charged for (`parties` charges before it loads them); that the time a
+    round takes says nothing about the records.
+    """
+
+    def __init__(
+        self, model_folder: Path, plan: TrainingPlan, member: str, performance: Performance | None = None
+    ) -> None:
+        """Check and load the base, attach the adapter at the public starting point.
+
+        Raises:
+            BadModel: the folder is not the plan's model.
+            BadPlan: the adapter does not fit the model, or `member` is not in the plan.
+        """
+        if member not in plan.names:
+            raise BadPlan(f"{member} is not a member of job {plan.job}: {', '.join(plan.names)}")
+        performance = performance or Performance()
+        if performance.threads is not None:
+            torch.set_num_threads(performance.threads)
+        base, self.tokenizer = load_base(model_folder, plan.model)
+        self.model: Any = attach_adapter(base, plan.adapter)
+        self._plan = plan
+        self._declared_units = plan.declared_units(member)
+        self._limits = performance.limits(adapter_size(self.model), base.config.vocab_size)
+        self._hooks = GradSampleModule(self.model, loss_reduction="sum")
+        self._accountant = RDPAccountant()
+        self._random = SecretRandom()
+        self._vector = adapter_vector(self.model)
+        self._encoded: tuple[Records, list[Unit]] | None = None
+
+    @property
+    def vector(self) -> Vector:
+        """A copy of the global adapter, (d,)."""
+        return self._vector.copy()
+
+    @property
+    def history(self) -> list[tuple[float, float, int]]:
+        """Opacus' own account of this session: (noise multiplier, sampling rate, steps). For tests, not for claims."""
+        return list(self._accountant.history)
+
+    def train_round(self, records: Records, progress: Progress | None = None) -> RoundTrained:
+        """Train one round from the global adapter and return the update. The model is then back at the global one.
+
+        Raises:
+            BadModel: the tokenizer can't render a chat.
+        """
+        privacy = self._plan.privacy
+        units = self._units(records)
+        optimizer = self._optimizer()
+        start = adapter_vector(self.model)
+        self.model.train()
+        try:
+            for step in range(1, privacy.steps_per_round + 1):
+                self._step(optimizer, self._sample(units))
+                if progress is not None:
+                    progress(step, privacy.steps_per_round)
+            update = adapter_vector(self.model) - start
+        finally:
+            set_adapter_vector(self.model, self._vector)
+        return RoundTrained(
+            update, privacy.steps_per_round, float(privacy.sampling_rate), float(privacy.noise_multiplier)
+        )
+
+    def apply(self, mean_update: Vector) -> None:
+        """Add the members' mean update to the global adapter: the same float64 sum at every institution.
+
+        Raises:
+            BadPlan: it has another length or is not finite. Nothing has changed then.
+        """
+        if mean_update.shape != self._vector.shape:
+            raise BadPlan(f"mean update has shape {mean_update.shape}, the adapter has {self._vector.shape}")
+        self.restore(self._vector + mean_update)
+
+    def restore(self, vector: Vector) -> None:
+        """Make `vector` (d,) the global adapter, as after a restart.
+
+        Raises:
+            BadPlan: it has another length or is not finite. Nothing has changed then.
+        """
+        set_adapter_vector(self.model, vector)
+        self._vector = vector.astype(np.float64, copy=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the global adapter as a PEFT folder (`save_adapter`)."""
+        save_adapter(self.model, folder)
+
+    def _units(self, records: Records) -> list[Unit]:
+        if self._encoded is None or self._encoded[0] is not records:
+            self._encoded = (records, list(encode_units(self.tokenizer, records, self._plan.max_tokens)))
+        return self._encoded[1]
+
+    def _optimizer(self) -> UnitOptimizer:
+        """Return an optimizer without memory of earlier rounds; the hooks and the accountant stay the session's."""
+        inner = inner_optimizer(trained_parameters(self.model), self._plan.optimizer)
+        optimizer = UnitOptimizer(inner, self._plan.privacy, self._declared_units, self._random)
+        rate = float(self._plan.privacy.sampling_rate)
+        optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=rate))
+        return optimizer
+
+    def _sample(self, units: Sequence[Unit]) -> list[Unit]:
+        """Take each unit with probability q, and at most k of its records, by coins that nobody can predict."""
+        privacy = self._plan.privacy
+        taken = np.flatnonzero(self._random.coins(len(units), float(privacy.sampling_rate)))
+        most = privacy.records_per_unit
+        return [[units[at][k] for k in self._random.choose(len(units[at]), most)] for at in taken.tolist()]
+
+    def _step(self, optimizer: UnitOptimizer, sample: Sequence[Unit]) -> None:
+        for group in groups(sample, *self._limits):
+            self._backward(group)
+            optimizer.accumulate(group.unit_of_row, group.units)
+        optimizer.release()
+
+    def _backward(self, group: Group) -> None:
+        pad = pad_id(self.tokenizer)
+        for rows in group.passes:
+            summed_loss(self.model, collate(rows, pad)).backward()  # type: ignore[no-untyped-call]

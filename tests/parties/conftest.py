@@ -1,0 +1,113 @@
+"""A whole alliance in one process: real folders, keys, ciphers and training of a tiny Qwen; only the wire is a hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_alliance.parties import demo, wiring
+from fl_alliance.parties.coordinator import Coordinator
+from fl_alliance.protocol.plan import OptimizerPlan, SumPlan, TrainingPlan
+from fl_alliance.store.blobs import FolderBlobs
+from fl_alliance.transport.local import LocalHub
+
+SITES = ("clinic", "hospital", "school")
+
+
+@dataclass
+class Alliance:
+    """Folders of all parties, the hub between them, and every byte that reached the coordinator."""
+
+    folder: Path
+    plan: TrainingPlan
+    hub: LocalHub
+    blobs: FolderBlobs
+    received: list[bytes] = field(default_factory=list)
+    handlers: dict[str, Callable[[bytes], bytes]] = field(default_factory=dict)
+
+    def home(self, name: str) -> Path:
+        return self.folder / name
+
+    def job(self, name: str) -> Path:
+        return self.home(name) / "jobs" / self.plan.job
+
+    def attach(self, name: str) -> None:
+        handler = wiring.institution(self.home(name), self.hub.institution_link(name))
+        self.handlers[name] = handler
+
+        def heard(request: bytes) -> bytes:
+            reply = self.handlers[name](request)
+            self.received.append(reply)
+            return reply
+
+        self.hub.attach(name, heard)
+
+    def coordinator(self) -> Coordinator:
+        return wiring.coordinator(
+            self.folder / "coordinator", self.plan.job, self.hub.coordinator_link(), self.blobs, ask_again=0.0
+        )
+
+
+def settings(model: Path, data: Path, **changes: Any) -> demo.DemoSettings:
+    fields: dict[str, Any] = {
+        "alliance": "test-alliance",
+        "job": "job-1",
+        "model": model,
+        "rounds": 2,
+        "threshold": 2,
+        "quorum": 3,
+        "max_tokens": 48,
+        "epsilon_cap": "8",
+        "adapter": demo.AdapterSettings(rank=2, alpha=8, targets=("q_proj", "v_proj"), public_seed=7),
+        "optimizer": OptimizerPlan(name="sgd", learning_rate="0.5"),
+        "privacy": demo.PrivacySettings(
+            unit="patient",
+            clip_norm="1",
+            noise_multiplier="4",
+            sampling_rate="0.5",
+            steps_per_round=2,
+            records_per_unit=2,
+            delta="0.00001",
+        ),
+        "sum": SumPlan(coordinate_clip="0.5"),
+        "columns": demo.Columns(unit="patient", prompt="prompt", answer="answer"),
+        "institutions": tuple(
+            demo.Site(name=name, train=data / f"{name}.jsonl", heldout=data / f"{name}.jsonl", declared_units=10_000)
+            for name in SITES
+        ),
+    }
+    return demo.DemoSettings(**{**fields, **changes})
+
+
+def write_records(data: Path) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    for name in SITES:
+        rows = [
+            {"patient": f"{name}-{n // 2}", "prompt": f"Define: word {n}", "answer": f"a thing of {name} number {n}"}
+            for n in range(12)
+        ]
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., Alliance]:
+    """Return a maker of alliances; keyword arguments change the settings."""
+
+    def make(**changes: Any) -> Alliance:
+        data = tmp_path / "data"
+        write_records(data)
+        chosen = settings(Path(__file__).parents[2] / "deploy" / "demo" / "model", data, **changes)
+        folder = tmp_path / "alliance"
+        plan = demo.prepare(chosen, tmp_path, folder, threads=1)
+        blobs = FolderBlobs(folder / "coordinator" / "blobs")
+        alliance = Alliance(folder, plan, LocalHub(plan.names, blobs), blobs)
+        for name in plan.names:
+            alliance.attach(name)
+        return alliance
+
+    return make

@@ -10,11 +10,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from fl_alliance.errors import AllianceError, JobAborted
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Institutions fine-tune Qwen adapters together.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables: records and keys would be in a log
+    help="Institutions fine-tune Qwen adapters together.",
+)
 coordinator_app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
 institution_app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
 audit_app = typer.Typer(no_args_is_help=True, help="Run by an auditor, offline.")
@@ -161,22 +165,13 @@ def demo(
 ) -> None:
     """Run a coordinator and its institutions as processes on this machine, and print a table."""
     from fl_alliance.parties.demo import run_demo
+    from fl_alliance.parties.demo.screen import ConsoleScreen, show_outcome
 
-    place = folder or _next_folder(Path("run"))
-    outcome = run_demo(real or settings, place, threads=threads, tell=console.print, pooled=pooled)
-    table = Table(title="Held-out loss, nats per token of the answer (lower is better)")
-    for column in ("trained by", "mean", *(name for name, _, _ in outcome.epsilons)):
-        table.add_column(column)
-    for line in outcome.lines:
-        table.add_row(line.name, f"{line.mean:.4f}", *(f"{loss:.4f}" for loss in line.each))
-    console.print(table)
-    for name, pld, rdp in outcome.epsilons:
-        console.print(f"{name}: epsilon {pld} (PLD), {rdp} (RDP)")
-    console.print(f"adapter  {outcome.adapter}", soft_wrap=True)
-    for report in outcome.reports:
-        console.print(f"report   {report}", soft_wrap=True)
-    console.print(f"verify   fl-alliance audit verify {outcome.reports[0].parent}", soft_wrap=True)
-    console.print(f"{outcome.seconds:.0f} s")
+    with ConsoleScreen(console) as screen:
+        outcome = run_demo(
+            real or settings, folder or _next_folder(Path("run")), threads=threads, screen=screen, pooled=pooled
+        )
+    show_outcome(console, outcome)
 
 
 def _next_folder(parent: Path) -> Path:

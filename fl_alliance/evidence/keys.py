@@ -7,13 +7,15 @@ import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fl_alliance.errors import BadConfig, MalformedMessage, NotAuthentic, StoreFailed
-from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.ids import Base64, digest_of
+from fl_alliance.protocol.model import Wire
 
 PUBLIC_KEY_BYTES = 32
 
@@ -98,6 +100,25 @@ class IdentityKey:
 
     def __reduce__(self) -> str:
         raise TypeError("an identity key can't be pickled")
+
+
+class AllianceRoot(Wire):
+    """The alliance's root key as it is handed around. Believe it only after its fingerprint was compared."""
+
+    kind: Literal["alliance-root"] = "alliance-root"
+    version: Literal[1] = 1
+    key: Base64
+    """Raw Ed25519 public key."""
+
+    @property
+    def public(self) -> bytes:
+        """Raw Ed25519 public key, 32 bytes (MalformedMessage: `key` holds something else)."""
+        return public_key_of(self.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the public key: what people compare by phone."""
+        return digest_of(self.public)
 
 
 def public_key_of(text: str) -> bytes:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
-from fl_alliance.evidence.keys import public_key_of
+from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import charges_of, check_caps, check_charged, check_record, require_same
@@ -42,22 +42,13 @@ from fl_alliance.protocol.documents import (
     PrivacyReport,
     RoundRecord,
 )
-from fl_alliance.protocol.ids import Base64, decimal_text, digest_of
-from fl_alliance.protocol.model import Wire
+from fl_alliance.protocol.ids import decimal_text, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 
 ROOT, MEMBERS, PLAN = "root.pub.json", "members.dsse.json", "plan.dsse.json"
 POLICY, LEDGER, REPORT, PAGE = "policy.dsse.json", "ledger.jsonl", "report.dsse.json", "report.html"
 
 D = TypeVar("D", bound=Document)
-
-
-class RootKey(Wire):
-    """The alliance's root key as it is handed around. Believe it only after its fingerprint was compared."""
-
-    kind: Literal["alliance-root"] = "alliance-root"
-    version: Literal[1] = 1
-    key: Base64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +68,8 @@ class Findings:
     """Entries of this job: more than rounds where a round was charged and then failed."""
     delta: Decimal
     costs: Costs
+    upload_bytes: int
+    """Length of the institution's upload in the last round."""
     adapter_digest: str
 
 
@@ -121,6 +114,7 @@ class _Audit:
             charges=len(of_job(ledger.entries, plan.alliance, plan.job)),
             delta=Decimal(report.delta),
             costs=costs,
+            upload_bytes={upload.member: upload.length for upload in records[-1].uploads}[institution],
             adapter_digest=report.adapter_digest,
         )
 
@@ -137,7 +131,7 @@ class _Audit:
     # (2) The root key must be the one whose fingerprint the auditor got by another way.
     def _root(self, expected: str | None) -> bytes:
         with _step(2, ROOT):
-            key = public_key_of(decode(RootKey, self._read(ROOT)).key)
+            key = decode(AllianceRoot, self._read(ROOT)).public
             if expected is not None and digest_of(key) != expected:
                 raise NotAuthentic(f"fingerprint {digest_of(key)}, expected {expected}")
         compared = "as expected" if expected is not None else "NOT COMPARED: ask the alliance for its fingerprint"

@@ -132,18 +132,17 @@ class Institution:
                     case machine.Reply():
                         return effect.answer
                     case machine.Forget():
-                        self._forget(effects)
+                        self._forget()
                     case _:
                         result = self._do(effect)
             if result is None:
                 raise OutOfOrder("the machine neither works nor replies")
             state, effects = machine.step(self.state, result)
 
-    def _forget(self, effects: tuple[machine.Effect, ...]) -> None:
+    def _forget(self) -> None:
         self._desk.forget()
         if isinstance(self.state, machine.Over):
             self._tell(f"job over: {self.state.reason}")
-        log.info("job_over", effects=len(effects))
 
     def _do(self, work: machine.Work) -> machine.Event:
         try:

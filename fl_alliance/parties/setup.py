@@ -22,27 +22,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
 from fl_alliance.errors import BadConfig, BadInput
-from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties import pki
 from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers
-from fl_alliance.protocol.ids import Base64, Name, digest_of
+from fl_alliance.protocol.ids import Base64, Name
 from fl_alliance.protocol.model import Wire
 
 COORDINATOR = "coordinator"
 """The coordinator's name in labels and in the list of members; no institution may have it."""
-
-
-class AllianceRoot(Wire):
-    """The alliance's root key, as pinned by everybody; its fingerprint is compared by phone."""
-
-    kind: Literal["alliance-root"] = "alliance-root"
-    version: Literal[1] = 1
-    key: Base64
-    """Raw Ed25519 public key."""
 
 
 class JoinRequest(Wire):
@@ -209,7 +200,7 @@ def institution_install(home: Path, membership: Membership) -> str:
     write_atomically(keys.root_public, encode(root))
     write_atomically(keys.tls_root, membership.tls_root.encode())
     write_atomically(keys.tls_certificate, membership.tls_certificate.encode())
-    return digest_of(public_key_of(root.key))
+    return root.fingerprint
 
 
 def publish_members(home: Path) -> bytes:

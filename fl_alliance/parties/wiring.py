@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fl_alliance.errors import BadPlan, NotAuthentic
-from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties import setup
 from fl_alliance.parties.accounts import Accounts
@@ -78,7 +78,7 @@ def coordinator(
     keys = setup.Keys(home)
     identity = IdentityKey.load(keys.identity)
     members = read_file(keys.members, "list of members")
-    root = public_key_of(decode(setup.AllianceRoot, read_file(keys.root_public, "alliance root")).key)
+    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root")).public
     folder = home / "jobs" / job
     envelope = read_file(folder / "plan.dsse.json", "plan of the job")
     plan = open_document(envelope, TrainingPlan, public_key=identity.public)
@@ -134,9 +134,11 @@ def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
 
 def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = lambda _: None) -> None:
     """Serve the institution in `home` over Flower, until `keep_going` says no."""
+    from fl_alliance.training.base import quiet
     from fl_alliance.transport.flower.institution import FlowerInstitutionLink
     from fl_alliance.transport.flower.tls import TlsFiles
 
+    quiet()
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
     link = FlowerInstitutionLink(
@@ -186,7 +188,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
     shell = Institution(
         name=config.name,
         identity=identity,
-        root=public_key_of(decode(setup.AllianceRoot, root).key),
+        root=decode(AllianceRoot, root).public,
         coordinator=setup.COORDINATOR,
         members=None,
         desk=desk,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_alliance.evidence.bundle import write_manifest
+from fl_alliance.evidence.keys import AllianceRoot
 from fl_alliance.evidence.sign import sign_document
-from fl_alliance.parties.auditor import RootKey
 from fl_alliance.parties.mail import Address, write_answer
 from fl_alliance.privacy.ledger import next_entry
 from fl_alliance.privacy.report import build_report, render_html
@@ -45,7 +45,7 @@ class Folder:
         return data
 
     def build(self) -> Path:
-        self.write("root.pub.json", encode(RootKey(key=key_of("root").public_text)))
+        self.write("root.pub.json", encode(AllianceRoot(key=key_of("root").public_text)))
         self.write("members.dsse.json", sign_document(key_of("root"), members_of()))
         self.write("plan.dsse.json", self.plan_bytes)
         self.write("policy.dsse.json", self.policy_bytes)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from fl_alliance.parties import demo, wiring
+from fl_alliance.parties import wiring
 from fl_alliance.parties.coordinator import Coordinator
+from fl_alliance.parties.demo import settings as demo
+from fl_alliance.parties.demo import stage
 from fl_alliance.protocol.plan import OptimizerPlan, SumPlan, TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.transport.local import LocalHub
@@ -103,7 +105,7 @@ def build(tmp_path: Path) -> Callable[..., Alliance]:
         write_records(data)
         chosen = settings(Path(__file__).parents[2] / "deploy" / "demo" / "model", data, **changes)
         folder = tmp_path / "alliance"
-        plan = demo.prepare(chosen, tmp_path, folder, threads=1)
+        plan = stage.prepare(chosen, tmp_path, folder, threads=1)
         blobs = FolderBlobs(folder / "coordinator" / "blobs")
         alliance = Alliance(folder, plan, LocalHub(plan.names, blobs), blobs)
         for name in plan.names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import threading
@@ -15,6 +16,9 @@ from fl_alliance.transport.flower.tls import TlsFiles
 
 _START_S = 30.0
 _STOP_S = 1
+
+# Said at every stop while an idle keep-alive connection is open.
+logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith("Cancel 0 running"))
 
 
 class Listener:

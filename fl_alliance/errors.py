@@ -14,6 +14,7 @@
     |-- LedgerBroken                the privacy ledger fails its own verification
     |   `-- LedgerRolledBack        the ledger is older than a head that was seen outside
     |-- SumRefused                  what should be the sum is not the sum of the signed uploads
+    |   |-- BadUpload               one member's upload can't be added, the others' can
     |   |-- WrongCipher             made with other parameters, size or library version
     |   `-- OutOfRange              a decoded digit or coordinate outside its range
     |-- SecretUnavailable           fewer shares than the threshold, or a share that does not open
@@ -82,6 +83,14 @@ class LedgerRolledBack(LedgerBroken):
 
 class SumRefused(AllianceError):
     """What should be the sum is not the sum of the signed uploads."""
+
+
+class BadUpload(SumRefused):
+    """One member's upload can't be added; the others' can."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(f"the upload of {member}: {reason}")
+        self.member, self.reason = member, reason
 
 
 class WrongCipher(SumRefused):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fl_alliance.errors import AllianceError, EvidenceRefused
 from fl_alliance.parties.mail import Address, read_answer
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
+from fl_alliance.protocol.draw import drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 
 A = TypeVar("A", bound=m.Bound)
+Said = Mapping[tuple[str, str], m.Bound]
+"""Messages of a round by kind and sender."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +39,17 @@ class Evidence:
 def check_messages(record: RoundRecord, plan: TrainingPlan, evidence: Evidence) -> int:
     """Return how many messages of the round of `record` were checked.
 
-    Every member must have signed round keys, shares, upload, confirmation and check of the sum; every voter its vote.
+    The roster must have signed round keys; the contributors of the sum, shares and uploads; at least a threshold of
+    them, the same list of survivors and of shares for it; the drawn verifiers, the sum; every voter, its vote.
 
     Raises:
         EvidenceRefused: names the message that is missing, not authentic, of another round, or says something else.
     """
     said = _open_all(plan, record.round, evidence)
-    _check_roster(record, said, evidence)
-    heads = {head.member: head.head for head in record.ledger_heads}
-    for upload in record.uploads:
-        update = _of(said, m.SealedUpdate, upload.member, evidence)
-        sealed = {"roster_digest": record.roster_digest, "ledger_head": heads[upload.member],
-                  "upload": BlobRef(digest=upload.digest, length=upload.length)}  # fmt: skip
-        _require(update, sealed, upload.member, evidence)
-    survivors = _of(said, m.SurvivorsConfirmed, record.members[0], evidence).survivors_digest
-    for name in record.members:
-        confirmed = _of(said, m.SurvivorsConfirmed, name, evidence)
-        _require(confirmed, {"survivors_digest": survivors}, name, evidence)
-        checked = _of(said, m.SumChecked, name, evidence)
-        _require(checked, {"survivors_digest": survivors, "sum_digest": record.sum_digest}, name, evidence)
-        if revealed := said.get(("revealed-shares", name)):
-            _require(revealed, {"survivors_digest": survivors}, name, evidence)
+    dealers = _check_roster(record, said, evidence)
+    _check_uploads(record, said, dealers, evidence)
+    survivors = _check_survivors(record, plan, said, evidence)
+    _check_sum(record, plan, said, survivors, evidence)
     for name in record.votes:
         vote = _of(said, m.AdapterVote, name, evidence)
         agreed = {"sum_digest": record.sum_digest, "adapter_digest": record.adapter_digest}
@@ -69,18 +62,74 @@ def check_key_messages(plan: TrainingPlan, evidence: Evidence) -> int:
     return len(_open_all(plan, 0, evidence))
 
 
-def _check_roster(record: RoundRecord, said: Mapping[tuple[str, str], m.Bound], evidence: Evidence) -> None:
-    """The roster's digest is recomputed from the signed round keys; everybody's shares must name it."""
+def _check_roster(record: RoundRecord, said: Said, evidence: Evidence) -> str:
+    """The roster's digest is recomputed from the signed round keys; every dealer must name it.
+
+    Returns: the digest of the list of dealers, recomputed from their signed shares.
+    """
     for name in record.members:
-        keys = _of(said, m.RoundKeys, name, evidence)
-        _require(keys, {"plan_digest": record.plan_digest}, name, evidence)
-        shares = _of(said, m.SealedShares, name, evidence)
-        _require(shares, {"roster_digest": record.roster_digest}, name, evidence)
-    envelopes = [base64.b64encode(evidence.files[f"round-keys.{name}.json"]).decode() for name in record.members]
-    roster = m.KeyRoster(alliance=record.alliance, job=record.job, round=record.round, round_keys=tuple(envelopes))
+        _require(_of(said, m.RoundKeys, name, evidence), {"plan_digest": record.plan_digest}, name, evidence)
+    bound = _bound(record)
+    roster = m.KeyRoster(**bound, round_keys=_relayed("round-keys", record.members, evidence))
     if (digest := digest_of(encode(roster))) != record.roster_digest:
         raise EvidenceRefused(
             f"step 8, {evidence.where}: the round keys make roster {digest}, the record says {record.roster_digest}"
+        )
+    dealers = sorted(name for kind, name in said if kind == "sealed-shares")
+    for name in sorted({*dealers, *(upload.member for upload in record.uploads)}):
+        _require(_of(said, m.SealedShares, name, evidence), {"roster_digest": digest}, name, evidence)
+    delivery = m.ShareDelivery(**bound, sealed_shares=_relayed("sealed-shares", dealers, evidence))
+    return digest_of(encode(delivery))
+
+
+def _bound(record: RoundRecord) -> dict[str, Any]:
+    return {"alliance": record.alliance, "job": record.job, "round": record.round}
+
+
+def _relayed(kind: str, names: Sequence[str], evidence: Evidence) -> tuple[str, ...]:
+    return tuple(base64.b64encode(evidence.files[f"{kind}.{name}.json"]).decode() for name in names)
+
+
+def _check_uploads(record: RoundRecord, said: Said, dealers: str, evidence: Evidence) -> None:
+    heads = {head.member: head.head for head in record.ledger_heads}
+    for upload in record.uploads:
+        update = _of(said, m.SealedUpdate, upload.member, evidence)
+        sealed = {"roster_digest": record.roster_digest, "dealers_digest": dealers,
+                  "ledger_head": heads[upload.member],
+                  "upload": BlobRef(digest=upload.digest, length=upload.length)}  # fmt: skip
+        _require(update, sealed, upload.member, evidence)
+
+
+def _check_survivors(record: RoundRecord, plan: TrainingPlan, said: Said, evidence: Evidence) -> str:
+    """Everybody who confirmed or revealed anything did so for one list; return its digest, recomputed."""
+    uploads = {upload.member for upload in record.uploads}
+    bound = _bound(record)
+    confirmed = sorted(name for kind, name in said if kind == "survivors-confirmed" and name in uploads)
+    if len(confirmed) < plan.threshold:
+        raise evidence.refuse("survivors-confirmed.*.json", f"{len(confirmed)} members, need {plan.threshold}")
+    total = BlobRef(digest=record.sum_digest, length=record.sum_length)
+    updates = _relayed("sealed-update", sorted(uploads), evidence)
+    survivors = digest_of(encode(m.SurvivorList(**bound, sealed_updates=updates, sum=total)))
+    for kind, name in sorted(said):
+        if kind in ("survivors-confirmed", "revealed-shares", "sum-checked"):
+            _require(said[kind, name], {"survivors_digest": survivors}, name, evidence)
+    return survivors
+
+
+def _check_sum(record: RoundRecord, plan: TrainingPlan, said: Said, survivors: str, evidence: Evidence) -> None:
+    """Those who were drawn, as many as the plan asks for, added the uploads to the record's sum; nobody to another."""
+    confirmed = [name for kind, name in said if kind == "survivors-confirmed"]
+    drawn = drawn_verifiers(survivors, confirmed, plan.sum.verifiers)
+    checked = [name for kind, name in sorted(said) if kind == "sum-checked"]
+    for name in checked:
+        answer = _of(said, m.SumChecked, name, evidence)
+        if answer.sum_digest is not None or name in drawn:
+            _require(answer, {"sum_digest": record.sum_digest}, name, evidence)
+    needed = plan.threshold if plan.sum.verifiers is None else min(plan.sum.verifiers, len(drawn))
+    if len(set(checked) & set(drawn)) < needed:
+        missing = next(name for name in drawn if name not in checked)
+        raise evidence.refuse(
+            f"sum-checked.{missing}.json", f"is missing, {needed} of {', '.join(drawn)} must be there"
         )
 
 
@@ -102,7 +151,7 @@ def _open_all(plan: TrainingPlan, round_number: int, evidence: Evidence) -> dict
     return said
 
 
-def _of(said: Mapping[tuple[str, str], m.Bound], kind: type[A], sender: str, evidence: Evidence) -> A:
+def _of(said: Said, kind: type[A], sender: str, evidence: Evidence) -> A:
     name = str(kind.model_fields["kind"].default)
     message = said.get((name, sender))
     if not isinstance(message, kind):

@@ -42,25 +42,29 @@ def charges_of(plan: TrainingPlan, plan_digest: str, ledger: Ledger) -> dict[str
 
 
 def check_record(record: RoundRecord, plan: TrainingPlan, plan_digest: str, number: int, previous: str | None) -> None:
-    """The record is of this plan and round, follows the previous record, holds every upload and enough votes."""
+    """The record is of this plan and round, follows the previous record, and holds enough uploads and votes."""
     require_same(
         {
             "alliance": (record.alliance, plan.alliance),
             "job": (record.job, plan.job),
             "round": (record.round, number),
             "plan_digest": (record.plan_digest, plan_digest),
-            "members": (record.members, plan.names),
-            "uploads": (tuple(upload.member for upload in record.uploads), plan.names),
             "previous_record": (record.previous_record, previous),
         }
     )
+    if strangers := sorted(set(record.members) - set(plan.names)):
+        raise NotAuthentic(f"members: {strangers[0]} is not a member of the job")
+    if len(record.uploads) < plan.fewest:
+        raise NotAuthentic(f"{len(record.uploads)} uploads, the plan sums {plan.fewest} at least")
     if len(record.votes) < plan.quorum:
         raise NotAuthentic(f"{len(record.votes)} votes, the quorum is {plan.quorum}")
 
 
 def check_charged(record: RoundRecord, ledger: Ledger, charges: Mapping[str, LedgerEntry]) -> None:
     """The ledger head that the record names for the institution is the charge of this very round."""
-    head = {head.member: head.head for head in record.ledger_heads}[ledger.institution]
+    head = {head.member: head.head for head in record.ledger_heads}.get(ledger.institution)
+    if head is None:
+        raise NotAuthentic(f"{ledger.institution} has no upload in round {record.round}")
     if head not in charges:
         raise NotAuthentic(f"ledger head {head} of {ledger.institution} is no charge of this job")
     if charges[head].round != record.round:

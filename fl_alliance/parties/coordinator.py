@@ -11,25 +11,34 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.errors import AllianceError, BadUpload, MalformedMessage, NotAuthentic, OutOfOrder
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.mail import Address, read_answer, write_request
+from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
-from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs, CoordinatorLink, Reply
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import Journal
 
 log = structlog.get_logger()
-Adder = Callable[[TrainingPlan, Mapping[str, BlobRef], Blobs], bytes]
-"""Adds the uploads that are in the blob store; returns the framed sum."""
+
+
+class Adder(Protocol):
+    """Adds uploads that are in the blob store."""
+
+    def arrived(self, member: str, upload: BlobRef) -> None:
+        """Begin to add an upload."""
+
+    def total(self, uploads: Mapping[str, BlobRef]) -> bytes:
+        """Return the framed sum of exactly these uploads (BadUpload: of all but one)."""
 
 
 class Coordinator:
@@ -89,6 +98,8 @@ class Coordinator:
         try:
             sender, answer = read_answer(self._address, reply.payload)
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
+            if isinstance(answer, m.SealedUpdate):
+                self._adder.arrived(sender, answer.upload)
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
             log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
 
@@ -109,7 +120,9 @@ class Coordinator:
             self._event(machine.DeadlinePassed(machine.kind_of(state.awaits), state.progress.round))
             return
         for effect in machine.outstanding(state):
-            if isinstance(effect, machine.Ask) and now - self._asked.get(effect.member, now) > self._ask_again:
+            if not isinstance(effect, machine.Ask) or isinstance(effect.request, m.Abort):
+                continue
+            if now - self._asked.get(effect.member, now) > self._ask_again:
                 self._ask(effect)
 
     # ---- effects
@@ -130,9 +143,11 @@ class Coordinator:
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:
         try:
-            total = self._adder(self._job.plan, effect.uploads, self._blobs)
+            total = self._adder.total(effect.uploads)
             ref = blob_ref(total)
             self._blobs.put(ref, [total])
+        except BadUpload as error:
+            return machine.UploadRefused(error.member, error.reason[:400])
         except AllianceError as error:
             return machine.Cancelled(f"the uploads can't be added: {type(error).__name__}: {error}"[:400])
         return machine.SumAdded(ref)
@@ -145,9 +160,10 @@ class Coordinator:
             round=effect.round,
             plan_digest=digest_of(self._job.plan_envelope),
             roster_digest=effect.roster_digest,
-            members=plan.names,
+            members=effect.roster,
             uploads=tuple(Upload(member=n, digest=u.digest, length=u.length) for n, u in effect.uploads.items()),
-            sum_digest=effect.sum_digest,
+            sum_digest=effect.sum.digest,
+            sum_length=effect.sum.length,
             adapter_digest=effect.adapter_digest,
             ledger_heads=tuple(LedgerHead(member=n, head=h) for n, h in sorted(effect.ledger_heads.items())),
             votes=effect.votes,
@@ -196,6 +212,8 @@ def _to_journal(event: machine.Event) -> tuple[str, bytes]:
             return "answered", event.signed.envelope
         case machine.SumAdded():
             return "sum-added", encode(event.sum)
+        case machine.UploadRefused():
+            return "upload-refused", json.dumps([event.member, event.reason]).encode()
         case machine.RecordSigned():
             return "record-signed", event.envelope
         case machine.DeadlinePassed():
@@ -211,6 +229,8 @@ def _from_journal(address: Address, kind: str, body: bytes) -> machine.Event:
             return machine.Answered(sender, machine.Signed(answer, body))
         case "sum-added":
             return machine.SumAdded(decode(BlobRef, body))
+        case "upload-refused":
+            return machine.UploadRefused(*json.loads(body))
         case "record-signed":
             return machine.RecordSigned(body)
         case "deadline-passed":

@@ -94,6 +94,7 @@ class InstitutionDesk:
         self._key: cipher.AllianceKey | None = None
         self._secrets: masks.RoundSecrets | None = None
         self._publics: dict[str, masks.RoundPublic] = {}
+        self._pairs: dict[str, shares.SharePair] = {}
         self._context: masks.RoundContext | None = None
         self._update: Vector | None = None
         self._total = b""
@@ -123,7 +124,7 @@ class InstitutionDesk:
     def forget(self) -> None:
         """Forget the secrets and updates of the job."""
         self._wrap_private = self._key = self._secrets = self._update = self._context = None
-        self._publics, self._total, self._trainer = {}, b"", None
+        self._publics, self._pairs, self._total, self._trainer = {}, {}, b"", None
 
     def do(self, work: machine.Work) -> object:
         """Do one piece of work."""
@@ -210,6 +211,10 @@ class InstitutionDesk:
         dealt = shares.deal_shares(threshold=self.plan.threshold, **self._session())
         return _to_members(dealt)
 
+    def _open_shares(self, work: machine.OpenShares) -> None:
+        sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.dealt.items()}
+        self._pairs = shares.open_shares(sealed, **self._session())
+
     def _charge(self, work: machine.Charge) -> str:
         return self._accounts.charge(self.plan, self._digest, work.round)
 
@@ -217,45 +222,75 @@ class InstitutionDesk:
         self._update = self._model.train_round()
         return None
 
-    def _seal(self, _: machine.Seal) -> BlobRef:
+    def _seal(self, work: machine.Seal) -> BlobRef:
         plan, parameters = self.plan, self._parameters
         update = _there(self._update, "update")
         digits = fixedpoint.quantise(update, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits)
         slots = packing.pack(digits, parameters)
-        masked = masks.add_masks(slots, modulus_bits=parameters.modulus_bits, **self._session())
+        towards = {**self._session(), "publics": {name: self._publics[name] for name in work.dealers}}
+        masked = masks.add_masks(slots, modulus_bits=parameters.modulus_bits, **towards)
         upload = cipher.seal(masked, key=_there(self._key, "alliance key"), parameters=parameters)
         self._update = None
         ref = blob_ref(upload)
         self._blobs.put(ref, [upload])
         return ref
 
-    def _reveal_shares(self, work: machine.RevealShares) -> tuple[m.ToMember, ...]:
-        sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.dealt.items()}
-        pairs = shares.open_shares(sealed, **self._session())
-        return _to_members(shares.reveal_self_shares(pairs, work.survivors, **self._session()))
+    def _reveal_shares(self, work: machine.RevealShares) -> str:
+        """Give one kind of share for each dealer, once: the shares are forgotten with this answer."""
+        lists = shares.Lists.of(dealers=work.dealers, survivors=work.survivors)
+        pairs, self._pairs = self._pairs, {}
+        return _text(
+            shares.reveal_shares(
+                pairs, lists, me=self._name, group_secret=self._group_secret, context=_there(self._context, "round")
+            )
+        )
 
     def _add_again(self, work: machine.AddAgain) -> BlobRef:
         uploads = (b"".join(self._blobs.read(ref)) for _, ref in sorted(work.uploads.items()))
-        self._total = cipher.add(_checked(uploads, work.uploads), parameters=self._parameters, slots=self._slots)
+        self._total = cipher.add(
+            _checked(uploads, work.uploads), parameters=self._parameters, slots=self._slots, count=len(work.uploads)
+        )
         return blob_ref(self._total)
 
     def _open_sum(self, work: machine.OpenSum) -> str:
-        """Decrypt, take off the self masks, unpack, dequantise, apply the plain mean."""
+        """Decrypt, take off what is left of the masks, unpack, dequantise, apply the plain mean."""
         plan, parameters = self.plan, self._parameters
-        sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.revealed.items()}
-        seeds = shares.recover_self_seeds(sealed, survivors=plan.names, threshold=plan.threshold, **self._session())
-        key = _there(self._key, "alliance key")
-        total = cipher.open_sum(self._total, key=key, parameters=parameters, slots=self._slots)
-        clear = masks.remove_self_masks(
-            total, self_seeds=seeds, context=_there(self._context, "round"), modulus_bits=parameters.modulus_bits
-        )
-        digits = packing.unpack(clear, parameters, len(self._model.vector))
+        total = self._unmasked(work)
+        digits = packing.unpack(total, parameters, len(self._model.vector))
         added = fixedpoint.dequantise_sum(
-            digits, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits, members=parameters.members
+            digits, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits, members=len(work.survivors)
         )
-        self._model.apply(added / parameters.members)
+        self._model.apply(added / len(work.survivors))
         self._total, self._secrets = b"", None
         return self._model.save(self._candidate)
+
+    def _unmasked(self, work: machine.OpenSum) -> NDArray[np.uint64]:
+        context, bits = _there(self._context, "round"), self._parameters.modulus_bits
+        seeds = shares.recover_seeds(
+            {sender: _raw(answer.sealed) for sender, answer in work.revealed.items()},
+            shares.Lists.of(dealers=work.dealers, survivors=work.survivors),
+            threshold=self.plan.threshold,
+            group_secret=self._group_secret,
+            publics=self._publics,
+            context=context,
+        )
+        key = _there(self._key, "alliance key")
+        data = self._total or next(_checked(iter([b"".join(self._blobs.read(work.sum))]), {"the sum": work.sum}))
+        total = cipher.open_sum(data, key=key, parameters=self._parameters, slots=self._slots)
+        total = masks.remove_self_masks(total, self_seeds=seeds.selfs, context=context, modulus_bits=bits)
+        return masks.remove_pairwise_masks(
+            total,
+            mask_seeds=seeds.masks,
+            survivors=work.survivors,
+            publics=self._publics,
+            context=context,
+            modulus_bits=bits,
+        )
+
+    @property
+    def _group_secret(self) -> bytes:
+        """What every institution of the job has and the coordinator has not."""
+        return _there(self._key, "alliance key").to_bytes()
 
     @property
     def _candidate(self) -> Path:
@@ -290,6 +325,7 @@ _METHODS: dict[type[machine.Work], Callable[[InstitutionDesk, Any], object]] = {
     machine.TakeAllianceKey: InstitutionDesk._take_alliance_key,
     machine.MakeRoundKeys: InstitutionDesk._make_round_keys,
     machine.DealShares: InstitutionDesk._deal_shares,
+    machine.OpenShares: InstitutionDesk._open_shares,
     machine.Charge: InstitutionDesk._charge,
     machine.Train: InstitutionDesk._train,
     machine.Seal: InstitutionDesk._seal,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from fl_alliance.errors import BadPlan, NotAuthentic
+from fl_alliance.errors import BadPlan
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties import setup
 from fl_alliance.parties.accounts import Accounts
+from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.parties.mail import Address
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
-from fl_alliance.protocol.ids import BlobRef, blob_ref
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs, CoordinatorLink, InstitutionLink
 from fl_alliance.rounds import coordinator as machine
@@ -90,31 +90,11 @@ def coordinator(
         journal=SqliteJournal(home / "journal.db"),
         link=link,
         blobs=blobs,
-        adder=add_uploads,
+        adder=UploadAdder(plan, blobs),
         folder=folder,
         tell=tell,
         ask_again_seconds=ask_again,
     )
-
-
-def add_uploads(plan: TrainingPlan, uploads: Mapping[str, BlobRef], blobs: Blobs) -> bytes:
-    """Return the framed sum of the uploads; parameters only, no key.
-
-    Raises:
-        NotAuthentic: a blob is not the one that its sender signed.
-        SumRefused: the uploads can't be added.
-    """
-    from fl_alliance.secagg import cipher, frame
-    from fl_alliance.secagg.parameters import sum_parameters
-
-    parameters = sum_parameters(members=len(plan.members), bits=plan.sum.bits)
-    data = []
-    for name, ref in sorted(uploads.items()):
-        upload = b"".join(blobs.read(ref))
-        if blob_ref(upload) != ref:
-            raise NotAuthentic(f"the upload of {name} is not the one that it signed")
-        data.append(upload)
-    return cipher.add(data, parameters=parameters, slots=frame.slots_in(data[0]))
 
 
 def keys_of(people: AllianceMembers) -> dict[str, bytes]:

@@ -176,8 +176,10 @@ def check_plan_terms(plan: TrainingPlan, policy: InstitutionPolicy) -> None:
     Raises:
         PolicyRefused: names the rule of the policy.
     """
-    if len(plan.members) < policy.minimum_members:
-        raise PolicyRefused(f"minimum_members {policy.minimum_members}: the plan has {len(plan.members)} members")
+    if plan.fewest < policy.minimum_members:
+        raise PolicyRefused(
+            f"minimum_members {policy.minimum_members}: the plan sums as few as {plan.fewest} members' updates"
+        )
     if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
         raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
     _check_terms(policy, policy.institution, policy.dataset, plan.privacy.unit, plan.privacy.delta)

@@ -150,8 +150,11 @@ class RoundRecord(Wire):
     plan_digest: Digest
     roster_digest: Digest
     members: Annotated[tuple[Name, ...], items(MIN_MEMBERS, MAX_MEMBERS)]
-    uploads: Annotated[tuple[Upload, ...], items(2, MAX_MEMBERS)]
+    """The roster: who signed round keys. Members of the job that are missing here or below were out of the round."""
+    uploads: Annotated[tuple[Upload, ...], items(MIN_MEMBERS, MAX_MEMBERS)]
+    """What the sum is made of."""
     sum_digest: Digest
+    sum_length: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
     adapter_digest: Digest
     ledger_heads: Annotated[tuple[LedgerHead, ...], items(2, MAX_MEMBERS)]
     votes: Annotated[tuple[Name, ...], items(2, MAX_MEMBERS)]

@@ -11,11 +11,13 @@ said carries their signed envelopes as they are: the coordinator is a messenger,
     KeyRoster            SealedShares           checks every signature; deals shares                     round 1
     ShareDelivery        SealedUpdate           charges, trains, masks, encrypts, uploads                round 2
     SurvivorList         SurvivorsConfirmed     signs the list of uploads                                round 3
-    Confirmations        RevealedShares         checks all confirmations; reveals self-mask shares       round 4
-    RevealDelivery       SumChecked             adds all uploads again and compares bytes
+    Confirmations        RevealedShares         checks the confirmations; reveals shares for that list   round 4
+    RevealDelivery       SumChecked             adds all uploads again and compares bytes, if drawn for it
     SumChecks            AdapterVote            decrypts, unmasks, applies; signs the adapter
     Release              Released               keeps adapter and record; after the last round, reports
     Abort                Stopped                forgets the round's secrets
+
+A member may be missing from any relayed list of a round; it is then out of the job, and it gets an `Abort`.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ class RoundKeys(Bound):
 
 
 class KeyRoster(Bound):
-    """Every member's signed round keys: the roster of this round."""
+    """The signed round keys of the members that take part: the roster of this round."""
 
     kind: Literal["key-roster"] = "key-roster"
     round_keys: Envelopes
@@ -134,7 +136,7 @@ class SealedShares(Bound):
 
 
 class ShareDelivery(Bound):
-    """Everybody's sealed shares, as signed; each member opens its own."""
+    """The sealed shares, as signed; each member opens its own. The senders' masks are what the uploads hold."""
 
     kind: Literal["share-delivery"] = "share-delivery"
     sealed_shares: Envelopes
@@ -145,12 +147,14 @@ class SealedUpdate(Bound):
 
     kind: Literal["sealed-update"] = "sealed-update"
     roster_digest: Digest
+    dealers_digest: Digest
+    """Of the share delivery: whose pairwise masks are inside."""
     upload: BlobRef
     ledger_head: Digest
 
 
 class SurvivorList(Bound):
-    """Every signed upload of the round, and what the coordinator says is their sum."""
+    """Every signed upload that came, and what the coordinator says is their sum."""
 
     kind: Literal["survivor-list"] = "survivor-list"
     sealed_updates: Envelopes
@@ -165,37 +169,37 @@ class SurvivorsConfirmed(Bound):
 
 
 class Confirmations(Bound):
-    """Everybody's confirmation of the same list."""
+    """At least threshold confirmations of the same list."""
 
     kind: Literal["confirmations"] = "confirmations"
     confirmed: Envelopes
 
 
 class RevealedShares(Bound):
-    """My shares of the survivors' self masks, sealed to each member."""
+    """My shares of the survivors' self masks and of the others' mask keys, sealed under the alliance key of the job."""
 
     kind: Literal["revealed-shares"] = "revealed-shares"
     survivors_digest: Digest
-    shares: ForEach
+    sealed: Base64
 
 
 class RevealDelivery(Bound):
-    """Everybody's revealed shares, as signed."""
+    """At least threshold members' revealed shares, as signed."""
 
     kind: Literal["reveal-delivery"] = "reveal-delivery"
     revealed_shares: Envelopes
 
 
 class SumChecked(Bound):
-    """I added all signed uploads again, and this is their sum."""
+    """I added all signed uploads again, and this is their sum; or I was not drawn to, and say so with null."""
 
     kind: Literal["sum-checked"] = "sum-checked"
     survivors_digest: Digest
-    sum_digest: Digest
+    sum_digest: Digest | None
 
 
 class SumChecks(Bound):
-    """Everybody's check of the same sum: it may be opened."""
+    """The members' checks of the same sum: it may be opened."""
 
     kind: Literal["sum-checks"] = "sum-checks"
     sum_checked: Envelopes

@@ -91,6 +91,8 @@ class SumPlan(Wire):
     bits: Literal[8, 12, 16, 18, 20] = 16
     cipher: Literal["tenseal-0.3.18/bfv-4096-60"] = "tenseal-0.3.18/bfv-4096-60"
     """Library version and parameter family: SEAL refuses another version's bytes."""
+    verifiers: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
+    """How many members add the uploads again before anybody opens the sum (`protocol.draw`); None: every member."""
 
 
 class Member(Wire):
@@ -111,7 +113,9 @@ class TrainingPlan(Wire):
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
     members: Annotated[tuple[Member, ...], items(MIN_MEMBERS, MAX_MEMBERS)]
     threshold: Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
-    """Shares that open a member's self mask (t > n/2)."""
+    """Shares that open a mask (t > n/2), and the fewest members that must stay to the end of a round."""
+    minimum_members: Annotated[int, Field(ge=MIN_MEMBERS, le=MAX_MEMBERS)] = MIN_MEMBERS
+    """Fewest uploads in a sum: with fewer the round aborts, whatever the threshold."""
     quorum: Annotated[int, Field(ge=2, le=MAX_MEMBERS)]
     """Members that must sign the same adapter before it is released."""
     model: Annotated[tuple[ModelFile, ...], items(1, 200)]
@@ -134,6 +138,8 @@ class TrainingPlan(Wire):
             raise ValueError(f"threshold {self.threshold} must be above half of {len(names)} members and at most all")
         if not len(names) // 2 < self.quorum <= len(names):
             raise ValueError(f"quorum {self.quorum} must be above half of {len(names)} members and at most all")
+        if self.minimum_members > len(names):
+            raise ValueError(f"minimum_members {self.minimum_members} must be at most the {len(names)} members")
         files = [file.name for file in self.model]
         if files != sorted(set(files)):
             raise ValueError("model files must be sorted by name, each once")
@@ -148,6 +154,11 @@ class TrainingPlan(Wire):
     def names(self) -> tuple[str, ...]:
         """The members' names, sorted."""
         return tuple(member.name for member in self.members)
+
+    @property
+    def fewest(self) -> int:
+        """Fewest members with which a round goes on: as many as the threshold and as the minimum."""
+        return max(self.threshold, self.minimum_members)
 
     def declared_units(self, name: str) -> int:
         """Return what member `name` declared (KeyError: not a member)."""

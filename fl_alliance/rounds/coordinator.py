@@ -5,18 +5,23 @@
          -> (revealed-shares) -> (sum-checked) -> (adapter-vote) -> Recording -> (released)
       -> Finished                                      any state -> Aborted, with a reason
 
+Before the first round every member must accept. In a round a member may go missing in any phase (its deadline passes,
+it refuses, it signs something else than the others, its upload can't be added): it is then out of the job and is told
+so, and the others finish. Until the uploads are here they must be as many as `TrainingPlan.fewest`, after that as many
+as the threshold; with fewer the job aborts. A refusal that speaks of an attack aborts at once (`ALARMS`).
+
 `step` raises `OutOfOrder` and changes nothing, or returns the next state with its effects. It reads no clock, draws
 no randomness and does no I/O: `functools.reduce(step, journal)` is the state, and `outstanding(state)` is what has
-to be done next, on the first run as after a restart. In this version every member must answer in every phase.
+to be done next, on the first run as after a restart.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fl_alliance.errors import OutOfOrder
 from fl_alliance.protocol import messages as m
@@ -26,6 +31,9 @@ from fl_alliance.protocol.model import Wire
 from fl_alliance.protocol.plan import TrainingPlan
 
 A = TypeVar("A", bound=m.Answer)
+
+ALARMS: Final = frozenset({"NotAuthentic", "SumRefused", "WrongCipher", "OutOfRange"})
+"""Errors of a refusal after which nobody goes on: what the coordinator relayed or summed is not what was signed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,14 @@ class SumAdded:
 
 
 @dataclass(frozen=True)
+class UploadRefused:
+    """The upload of `member` is not what it signed, or can't be added; the others' can."""
+
+    member: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RecordSigned:
     """The round's record was signed."""
 
@@ -76,7 +92,7 @@ class Cancelled:
     reason: str
 
 
-Event = Answered | SumAdded | RecordSigned | DeadlinePassed | Cancelled
+Event = Answered | SumAdded | UploadRefused | RecordSigned | DeadlinePassed | Cancelled
 
 # ---- effects
 
@@ -101,11 +117,12 @@ class SignRecord:
     """Write and sign the record of the round."""
 
     round: int
+    roster: tuple[str, ...]
     roster_digest: str
     previous_record: str | None
     uploads: Mapping[str, BlobRef]
     ledger_heads: Mapping[str, str]
-    sum_digest: str
+    sum: BlobRef
     adapter_digest: str
     votes: tuple[str, ...]
 
@@ -146,6 +163,13 @@ class Progress:
     previous_record: str | None = None
     phases: Mapping[str, Phase] = field(default_factory=lambda: MappingProxyType({}))
     sum: BlobRef | None = None
+    left: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Members that are out of the job, with the reason."""
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The members that still take part, sorted."""
+        return tuple(name for name in self.job.names if name not in self.left)
 
     def done(self, kind: type[A]) -> dict[str, A]:
         """Return the answers of a complete phase, by member."""
@@ -220,15 +244,16 @@ def outstanding(state: State) -> tuple[Effect, ...]:
     """Return what must be done, or done again, in `state`. After a restart this is what to do first."""
     match state:
         case Gathering():
-            return tuple(Ask(name, ask) for name, ask in sorted(state.asked.items()) if name not in state.answers)
+            waiting = sorted(set(state.asked) - set(state.answers) - set(state.progress.left))
+            return (*(Ask(name, state.asked[name]) for name in waiting), *_tell_left(state.progress))
         case Adding():
-            return (AddUploads(_uploads(state.progress)),)
+            return (AddUploads(_uploads(state.progress)), *_tell_left(state.progress))
         case Recording():
-            return (_record(state.progress),)
+            return (_record(state.progress), *_tell_left(state.progress))
+        case Finished():
+            return _tell_left(state.progress)
         case Aborted():
             return _tell_abort(state.progress, state.reason)
-        case _:
-            return ()
 
 
 def step(state: State, event: Event) -> Transition:
@@ -244,6 +269,8 @@ def step(state: State, event: Event) -> Transition:
             return _answered(state, event)
         case Adding(), SumAdded():
             return _sum_added(state, event)
+        case Adding(), UploadRefused():
+            return _upload_refused(state, event)
         case Recording(), RecordSigned():
             return _record_signed(state, event)
         case _, Cancelled():
@@ -261,6 +288,8 @@ def _answered(state: Gathering, event: Answered) -> Transition:
     answer, member = event.signed.answer, event.member
     if member not in state.asked:
         raise OutOfOrder(f"{member} was not asked for {kind_of(state.awaits)}")
+    if member in state.progress.left:
+        raise OutOfOrder(f"{member} is out of the job: {state.progress.left[member]}")
     if member in state.answers:
         raise OutOfOrder(f"{member} has already answered with {kind_of(state.awaits)}")
     if (answer.alliance, answer.job, answer.round) != tuple(state.progress.job.bound(state.progress.round).values()):
@@ -269,21 +298,63 @@ def _answered(state: Gathering, event: Answered) -> Transition:
         return _refused(state, member, answer)
     if not isinstance(answer, state.awaits):
         raise OutOfOrder(f"{answer.kind} from {member}, while {kind_of(state.awaits)} is awaited")
-    more = replace(state, answers=MappingProxyType({**state.answers, member: event.signed}))
-    return (more, ()) if len(more.answers) < len(more.asked) else _complete(more)
+    return _go_on(replace(state, answers=MappingProxyType({**state.answers, member: event.signed})))
+
+
+def _go_on(state: Gathering) -> Transition:
+    """Complete the phase once nobody is waited for."""
+    waiting = set(state.asked) - set(state.answers) - set(state.progress.left)
+    return (state, ()) if waiting else _complete(state)
 
 
 def _refused(state: Gathering, member: str, refusal: m.Refusal) -> Transition:
     if refusal.request_digest != digest_of(encode(state.asked[member])):
         raise OutOfOrder(f"{member} refuses another request than the one it was asked")
-    return _abort(state.progress, f"{member} refused: {refusal.error}: {refusal.reason}")
+    reason = f"{member} refused: {refusal.error}: {refusal.reason}"
+    if refusal.error in ALARMS:
+        return _abort(state.progress, reason)
+    return _leave(state, {member: reason})
 
 
 def _deadline(state: Gathering, event: DeadlinePassed) -> Transition:
     if (event.kind, event.round) != (kind_of(state.awaits), state.progress.round):
         raise OutOfOrder(f"the deadline of {event.kind} in round {event.round} no longer matters")
-    missing = ", ".join(sorted(set(state.asked) - set(state.answers)))
-    return _abort(state.progress, f"no {event.kind} from {missing} in round {event.round} before the deadline")
+    missing = sorted(set(state.asked) - set(state.answers) - set(state.progress.left))
+    reason = f"no {event.kind} from {', '.join(missing)} in round {event.round} before the deadline"
+    return _leave(state, dict.fromkeys(missing, reason))
+
+
+def _leave(state: Gathering, gone: Mapping[str, str]) -> Transition:
+    """Go on without members that owe an answer; before the first round nobody may be missing."""
+    if state.progress.round == 0:
+        return _abort(state.progress, next(iter(gone.values())))
+    return _with_the_rest(state.progress, state.awaits, gone, lambda p: _go_on(replace(state, progress=p)))
+
+
+def _with_the_rest(
+    p: Progress, awaits: type[m.Answer], gone: Mapping[str, str], go_on: Callable[[Progress], Transition]
+) -> Transition:
+    """Take `gone` out of the job and `go_on`, or abort if too few are left for the phase that `awaits` an answer."""
+    if not gone:
+        return go_on(p)
+    p = replace(p, left=MappingProxyType({**p.left, **gone}))
+    if len(p.present) < (needed := _needed(p.job.plan, awaits)):
+        return _abort(p, f"{next(iter(gone.values()))}; {len(p.present)} members are left, need {needed}")
+    state, effects = go_on(p)
+    return state, (*_tell_left(p, gone), *effects)
+
+
+def _needed(plan: TrainingPlan, awaits: type[m.Answer]) -> int:
+    """Return how many members must be left: a sum has enough uploads; after it, enough shares to open the masks."""
+    if awaits is m.Released:
+        return 1
+    return plan.fewest if awaits in (m.RoundKeys, m.SealedShares, m.SealedUpdate) else plan.threshold
+
+
+def _trimmed(p: Progress, kind: type[m.Answer]) -> Progress:
+    """Return `p` without the answers of a phase that came from members who have left since."""
+    answers = {name: signed for name, signed in p.phases[kind_of(kind)].items() if name not in p.left}
+    return replace(p, phases=MappingProxyType({**p.phases, kind_of(kind): MappingProxyType(answers)}))
 
 
 # ---- a phase is complete
@@ -299,7 +370,7 @@ def _complete(state: Gathering) -> Transition:
 def _after_acceptance(p: Progress) -> Transition:
     digests = {name: a.plan_digest for name, a in p.done(m.Acceptance).items()}
     if odd := _odd(digests, digest_of(p.job.plan_envelope)):
-        return _abort(p, f"{odd} accepted another plan")
+        return _abort(p, f"{', '.join(odd)} accepted another plan")
     request = m.KeyRequest(**p.job.bound(0), acceptances=p.envelopes(m.Acceptance))
     return _ask(p, m.WrappedKeys, {key_maker(p.job.plan): request})
 
@@ -323,14 +394,34 @@ def _after_round_keys(p: Progress) -> Transition:
 
 def _after_sealed_shares(p: Progress) -> Transition:
     rosters = {name: s.roster_digest for name, s in p.done(m.SealedShares).items()}
-    if odd := _odd(rosters, digest_of(encode(key_roster(p)))):
-        return _abort(p, f"{odd} signed another roster")
-    request = m.ShareDelivery(**p.job.bound(p.round), sealed_shares=p.envelopes(m.SealedShares))
-    return _ask_all(p, m.SealedUpdate, request)
+    odd = _odd(rosters, digest_of(encode(key_roster(p))))
+    gone = {name: f"{name} signed another roster" for name in odd}
+    return _with_the_rest(p, m.SealedShares, gone, _ask_for_updates)
+
+
+def _ask_for_updates(p: Progress) -> Transition:
+    p = _trimmed(p, m.SealedShares)
+    return _ask_all(p, m.SealedUpdate, share_delivery(p))
 
 
 def _after_sealed_update(p: Progress) -> Transition:
+    dealers = {name: u.dealers_digest for name, u in p.done(m.SealedUpdate).items()}
+    odd = _odd(dealers, digest_of(encode(share_delivery(p))))
+    gone = {name: f"{name} masked for another list of dealers" for name in odd}
+    return _with_the_rest(p, m.SealedUpdate, gone, _add_the_uploads)
+
+
+def _add_the_uploads(p: Progress) -> Transition:
+    p = _trimmed(p, m.SealedUpdate)
     return Adding(p), (AddUploads(_uploads(p)),)
+
+
+def _upload_refused(state: Adding, event: UploadRefused) -> Transition:
+    """Leave one upload out: the others' shares open its sender's pairwise masks, as if it had vanished before."""
+    if event.member not in state.progress.phases[kind_of(m.SealedUpdate)]:
+        raise OutOfOrder(f"{event.member} has no upload in this round")
+    gone = {event.member: f"the upload of {event.member} was refused: {event.reason}"}
+    return _with_the_rest(state.progress, m.SealedUpdate, gone, _add_the_uploads)
 
 
 def _sum_added(state: Adding, event: SumAdded) -> Transition:
@@ -340,8 +431,13 @@ def _sum_added(state: Adding, event: SumAdded) -> Transition:
 
 def _after_survivors_confirmed(p: Progress) -> Transition:
     seen = {name: c.survivors_digest for name, c in p.done(m.SurvivorsConfirmed).items()}
-    if odd := _odd(seen, digest_of(encode(survivor_list(p)))):
-        return _abort(p, f"{odd} confirmed another list of survivors")
+    odd = _odd(seen, digest_of(encode(survivor_list(p))))
+    gone = {name: f"{name} confirmed another list of survivors" for name in odd}
+    return _with_the_rest(p, m.SurvivorsConfirmed, gone, _ask_for_shares)
+
+
+def _ask_for_shares(p: Progress) -> Transition:
+    p = _trimmed(p, m.SurvivorsConfirmed)
     request = m.Confirmations(**p.job.bound(p.round), confirmed=p.envelopes(m.SurvivorsConfirmed))
     return _ask_all(p, m.RevealedShares, request)
 
@@ -352,9 +448,9 @@ def _after_revealed_shares(p: Progress) -> Transition:
 
 
 def _after_sum_checked(p: Progress) -> Transition:
-    sums = {name: c.sum_digest for name, c in p.done(m.SumChecked).items()}
+    sums = {name: c.sum_digest for name, c in p.done(m.SumChecked).items() if c.sum_digest is not None}
     if odd := _odd(sums, survivor_list(p).sum.digest):
-        return _abort(p, f"{odd} added the uploads to another sum")
+        return _abort(p, f"{', '.join(odd)} added the uploads to another sum")
     request = m.SumChecks(**p.job.bound(p.round), sum_checked=p.envelopes(m.SumChecked))
     return _ask_all(p, m.AdapterVote, request)
 
@@ -365,6 +461,12 @@ def _after_adapter_vote(p: Progress) -> Transition:
         return _abort(
             p, f"{len(votes)} members agree on an adapter ({adapter}), the plan's quorum is {p.job.plan.quorum}"
         )
+    gone = {name: f"{name} voted for another adapter" for name in p.present if name not in votes}
+    return _with_the_rest(p, m.AdapterVote, gone, _write_the_record)
+
+
+def _write_the_record(p: Progress) -> Transition:
+    p = _trimmed(p, m.AdapterVote)
     return Recording(p), (_record(p),)
 
 
@@ -377,6 +479,8 @@ def _record_signed(state: Recording, event: RecordSigned) -> Transition:
 def _after_released(p: Progress) -> Transition:
     if p.round == p.job.plan.rounds:
         return Finished(p), ()
+    if len(p.present) < p.job.plan.fewest:
+        return _abort(p, f"{len(p.present)} members are left for round {p.round + 1}, need {p.job.plan.fewest}")
     return _open_round(p, p.round + 1, p.previous_record)
 
 
@@ -407,6 +511,11 @@ def key_roster(p: Progress) -> m.KeyRoster:
     return m.KeyRoster(**p.job.bound(p.round), round_keys=p.envelopes(m.RoundKeys))
 
 
+def share_delivery(p: Progress) -> m.ShareDelivery:
+    """Return who dealt shares; its digest is in every upload."""
+    return m.ShareDelivery(**p.job.bound(p.round), sealed_shares=p.envelopes(m.SealedShares))
+
+
 def survivor_list(p: Progress) -> m.SurvivorList:
     """Return the list of uploads with their sum."""
     if p.sum is None:
@@ -416,7 +525,7 @@ def survivor_list(p: Progress) -> m.SurvivorList:
 
 def _open_round(p: Progress, number: int, previous: str | None) -> Transition:
     keyed = {kind: p.phases[kind] for kind in ("acceptance", "wrapped-keys", "key-accepted")}
-    fresh = Progress(p.job, number, previous, MappingProxyType(keyed))
+    fresh = Progress(p.job, number, previous, MappingProxyType(keyed), left=p.left)
     return _ask_all(fresh, m.RoundKeys, m.RoundOpening(**p.job.bound(number), previous_record=previous))
 
 
@@ -425,11 +534,12 @@ def _record(p: Progress) -> SignRecord:
     updates = p.done(m.SealedUpdate)
     return SignRecord(
         round=p.round,
+        roster=tuple(sorted(p.phases[kind_of(m.RoundKeys)])),
         roster_digest=digest_of(encode(key_roster(p))),
         previous_record=p.previous_record,
         uploads=_uploads(p),
         ledger_heads={name: update.ledger_head for name, update in updates.items()},
-        sum_digest=survivor_list(p).sum.digest,
+        sum=survivor_list(p).sum,
         adapter_digest=adapter,
         votes=votes,
     )
@@ -448,18 +558,18 @@ def _uploads(p: Progress) -> dict[str, BlobRef]:
     return {name: update.upload for name, update in sorted(p.done(m.SealedUpdate).items())}
 
 
-def _odd(seen: Mapping[str, str], expected: str) -> str:
-    """Return who saw something else than `expected`, as text; empty if nobody."""
-    return ", ".join(sorted(name for name, digest in seen.items() if digest != expected))
+def _odd(seen: Mapping[str, str], expected: str) -> list[str]:
+    """Return who saw something else than `expected`, sorted."""
+    return sorted(name for name, digest in seen.items() if digest != expected)
 
 
 def _ask_all(p: Progress, awaits: type[m.Answer], request: m.Request) -> Transition:
-    return _ask(p, awaits, dict.fromkeys(p.job.names, request))
+    return _ask(p, awaits, dict.fromkeys(p.present, request))
 
 
 def _ask(p: Progress, awaits: type[m.Answer], asked: Mapping[str, m.Request]) -> Transition:
     state = Gathering(p, awaits, MappingProxyType(dict(asked)), MappingProxyType({}))
-    return state, outstanding(state)
+    return state, tuple(Ask(name, request) for name, request in sorted(asked.items()))
 
 
 def _abort(p: Progress, reason: str) -> Transition:
@@ -469,6 +579,12 @@ def _abort(p: Progress, reason: str) -> Transition:
 def _tell_abort(p: Progress, reason: str) -> tuple[Effect, ...]:
     abort = m.Abort(**p.job.bound(p.round), reason=reason[:500])
     return tuple(Ask(name, abort) for name in p.job.names)
+
+
+def _tell_left(p: Progress, names: Iterable[str] | None = None) -> tuple[Effect, ...]:
+    """Tell members that the job goes on without them, and why; None: all that have left."""
+    told = sorted(p.left if names is None else names)
+    return tuple(Ask(name, m.Abort(**p.job.bound(p.round), reason=p.left[name][:500])) for name in told)
 
 
 def _base64(data: bytes) -> str:

@@ -1,25 +1,30 @@
 """The institution's job as a pure state machine: the release gate.
 
     Idle -> Waiting(key-delivery) -> Waiting(round-opening)
-      -> for each round: Waiting(key-roster) -> Waiting(share-delivery) -> Charging -> Training -> Sealing
+      -> for each round: Waiting(key-roster) -> Waiting(share-delivery) -> Opening -> Charging -> Training -> Sealing
          -> Waiting(confirmations) ...: Offered -> Charged -> Trained -> Sealed -> SumChecked -> Answered
       -> Over                                              any state -> Over, when refused or aborted
 
 Nothing leaves the house except a `Reply` of this machine. The ledger is charged before `Train` is ever asked for, and
-nothing opens a sum before every member has signed that it added the same uploads to the same bytes. `step` raises
-`OutOfOrder` and changes nothing, or returns. The shell has checked every signature, also of relayed envelopes.
+nothing opens a sum before the members that the plan asks for have signed that they added the same uploads to the same
+bytes. Other members may go missing in any phase; each list that is relayed must be within the one before it, and as
+long as the plan's fewest (until the uploads) or its threshold (after them). Shares are revealed once in a round, for
+one list of survivors. `step` raises `OutOfOrder` and changes nothing, or returns. The shell has checked every
+signature, also of relayed envelopes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fl_alliance.errors import OutOfOrder
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
+from fl_alliance.protocol.draw import drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 
@@ -95,11 +100,19 @@ class MakeRoundKeys:
 
 @dataclass(frozen=True)
 class DealShares:
-    """Deal shares of this round's secrets. Done(sealed shares)."""
+    """Deal shares of this round's secrets to the roster. Done(sealed shares)."""
 
     round: int
     roster: Mapping[str, m.RoundKeys]
     roster_digest: str
+
+
+@dataclass(frozen=True)
+class OpenShares:
+    """Open and keep the shares that the dealers dealt to me, before the charge: a lie costs nothing. Done(None)."""
+
+    round: int
+    dealt: Mapping[str, m.SealedShares]
 
 
 @dataclass(frozen=True)
@@ -118,17 +131,18 @@ class Train:
 
 @dataclass(frozen=True)
 class Seal:
-    """Quantise, mask, encrypt and upload the update. Done(blob)."""
+    """Quantise, mask towards the dealers, encrypt and upload the update. Done(blob)."""
 
     round: int
+    dealers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RevealShares:
-    """Seal my shares of the survivors' self masks to each member. Done(sealed shares)."""
+    """Seal my shares: of the survivors' self masks, of the other dealers' mask keys. Done(sealed bytes in base64)."""
 
     round: int
-    dealt: Mapping[str, m.SealedShares]
+    dealers: tuple[str, ...]
     survivors: tuple[str, ...]
 
 
@@ -145,6 +159,9 @@ class OpenSum:
     """Decrypt, unmask, unpack and apply the sum. Done(adapter digest)."""
 
     round: int
+    sum: BlobRef
+    dealers: tuple[str, ...]
+    survivors: tuple[str, ...]
     revealed: Mapping[str, m.RevealedShares]
 
 
@@ -175,6 +192,7 @@ Work = (
     | TakeAllianceKey
     | MakeRoundKeys
     | DealShares
+    | OpenShares
     | Charge
     | Train
     | Seal
@@ -215,12 +233,15 @@ class Seat:
 class Memory:
     """What the present round has agreed on so far; empty between rounds."""
 
+    roster: tuple[str, ...] = ()
     roster_digest: str = ""
-    dealt: Mapping[str, m.SealedShares] | None = None
+    dealers: tuple[str, ...] = ()
+    dealers_digest: str = ""
     upload: BlobRef | None = None
     survivors: m.SurvivorList | None = None
-    uploads: Mapping[str, BlobRef] | None = None
-    revealed: Mapping[str, m.RevealedShares] | None = None
+    uploads: Mapping[str, BlobRef] = field(default_factory=lambda: MappingProxyType({}))
+    confirmed: tuple[str, ...] = ()
+    revealed: Mapping[str, m.RevealedShares] = field(default_factory=lambda: MappingProxyType({}))
     adapter_digest: str = ""
     ledger_head: str = ""
     record_digest: str = ""
@@ -310,7 +331,7 @@ def _asked(state: Waiting, event: Asked) -> Transition:
 
 
 def _key_request(state: Waiting, event: Asked) -> Transition:
-    acceptances = _from_all(state.seat, event, m.Acceptance)
+    acceptances = _within(state.seat, event, m.Acceptance, state.seat.plan.names, len(state.seat.plan.names))
     if acceptances is None or _odd({n: a.plan_digest for n, a in acceptances.items()}, state.seat.plan_digest):
         return _refuse(state.seat, event.request, "NotAuthentic", "the acceptances are not everybody's of this plan")
     return _work(state.seat, state.memory, event.request, MakeAllianceKey(acceptances))
@@ -338,67 +359,92 @@ def _round_opening(state: Waiting, event: Asked) -> Transition:
 
 
 def _key_roster(state: Waiting, event: Asked) -> Transition:
-    roster = _from_all(state.seat, event, m.RoundKeys)
+    plan = state.seat.plan
+    roster = _within(state.seat, event, m.RoundKeys, plan.names, plan.fewest)
     if roster is None or _odd({n: k.plan_digest for n, k in roster.items()}, state.seat.plan_digest):
-        return _refuse(state.seat, event.request, "NotAuthentic", "the round keys are not everybody's for this plan")
+        reason = f"the round keys are not mine and of {plan.fewest} members in all, for this plan"
+        return _refuse(state.seat, event.request, "NotAuthentic", reason)
     digest = digest_of(encode(event.request))
-    work = DealShares(state.seat.round, roster, digest)
-    return _work(state.seat, replace(state.memory, roster_digest=digest), event.request, work)
+    memory = replace(state.memory, roster=tuple(sorted(roster)), roster_digest=digest)
+    return _work(state.seat, memory, event.request, DealShares(state.seat.round, roster, digest))
 
 
 def _share_delivery(state: Waiting, event: Asked) -> Transition:
-    """Everybody must have signed the roster that I saw: then, and only then, the ledger is charged."""
-    dealt = _from_all(state.seat, event, m.SealedShares)
+    """All dealers must have signed the roster that I saw: then, and only then, the ledger is charged."""
+    dealt = _within(state.seat, event, m.SealedShares, state.memory.roster, state.seat.plan.fewest)
     if dealt is None or _odd({n: s.roster_digest for n, s in dealt.items()}, state.memory.roster_digest):
         return _refuse(state.seat, event.request, "NotAuthentic", "somebody signed another roster of this round")
-    if any({share.member for share in s.shares} != set(state.seat.plan.names) for s in dealt.values()):
-        return _refuse(state.seat, event.request, "NotAuthentic", "somebody's shares are not for every member")
-    return _work(state.seat, replace(state.memory, dealt=dealt), event.request, Charge(state.seat.round))
+    if any([share.member for share in s.shares] != list(state.memory.roster) for s in dealt.values()):
+        return _refuse(state.seat, event.request, "NotAuthentic", "somebody's shares are not for the roster, in order")
+    digest = digest_of(encode(event.request))
+    memory = replace(state.memory, dealers=tuple(sorted(dealt)), dealers_digest=digest)
+    return _work(state.seat, memory, event.request, OpenShares(state.seat.round, dealt))
 
 
 def _survivor_list(state: Waiting, event: Asked) -> Transition:
-    updates = _from_all(state.seat, event, m.SealedUpdate)
+    plan, memory = state.seat.plan, state.memory
+    updates = _within(state.seat, event, m.SealedUpdate, memory.dealers, plan.fewest)
     request = event.request
     if updates is None or not isinstance(request, m.SurvivorList):
-        return _refuse(state.seat, request, "NotAuthentic", "the list does not hold everybody's upload")
-    if _odd({n: u.roster_digest for n, u in updates.items()}, state.memory.roster_digest):
+        reason = f"the list does not hold my upload and {plan.fewest} dealers' in all"
+        return _refuse(state.seat, request, "NotAuthentic", reason)
+    if _odd({n: u.roster_digest for n, u in updates.items()}, memory.roster_digest):
         return _refuse(state.seat, request, "NotAuthentic", "an upload belongs to another roster")
+    if _odd({n: u.dealers_digest for n, u in updates.items()}, memory.dealers_digest):
+        return _refuse(state.seat, request, "NotAuthentic", "an upload was masked for another list of dealers")
     if updates[state.seat.name].upload != state.memory.upload:
         return _refuse(state.seat, request, "NotAuthentic", "the list names another upload as mine")
-    uploads = {name: update.upload for name, update in updates.items()}
-    memory = replace(state.memory, survivors=request, uploads=uploads)
+    uploads = {name: update.upload for name, update in sorted(updates.items())}
+    if len({upload.digest for upload in uploads.values()}) != len(uploads):
+        return _refuse(state.seat, request, "NotAuthentic", "one upload stands twice in the list")
+    memory = replace(memory, survivors=request, uploads=uploads)
     confirmed = m.SurvivorsConfirmed(**state.seat.bound, survivors_digest=digest_of(encode(request)))
     return _answer(state.seat, memory, confirmed, "confirmations")
 
 
 def _confirmations(state: Waiting, event: Asked) -> Transition:
-    """The consistency check: no share is revealed before everybody confirmed the same list."""
-    confirmed = _from_all(state.seat, event, m.SurvivorsConfirmed)
+    """The consistency check: no share is revealed before a threshold of members confirmed the same list."""
+    memory, survivors = state.memory, tuple(state.memory.uploads)
+    confirmed = _within(state.seat, event, m.SurvivorsConfirmed, survivors, state.seat.plan.threshold)
     digests = {n: c.survivors_digest for n, c in (confirmed or {}).items()}
-    if confirmed is None or _odd(digests, _survivors_digest(state.memory)):
+    if confirmed is None or _odd(digests, _survivors_digest(memory)):
         return _refuse(state.seat, event.request, "NotAuthentic", "somebody confirmed another list of survivors")
-    dealt = state.memory.dealt or {}
-    return _work(state.seat, state.memory, event.request, RevealShares(state.seat.round, dealt, state.seat.plan.names))
+    work = RevealShares(state.seat.round, memory.dealers, survivors)
+    return _work(state.seat, replace(memory, confirmed=tuple(sorted(confirmed))), event.request, work)
 
 
 def _reveal_delivery(state: Waiting, event: Asked) -> Transition:
-    revealed = _from_all(state.seat, event, m.RevealedShares)
+    """Add again if I was drawn; say that I was not, otherwise."""
+    memory, plan = state.memory, state.seat.plan
+    revealed = _within(state.seat, event, m.RevealedShares, memory.confirmed, plan.threshold)
     digests = {n: r.survivors_digest for n, r in (revealed or {}).items()}
-    if revealed is None or _odd(digests, _survivors_digest(state.memory)):
+    if revealed is None or _odd(digests, _survivors_digest(memory)):
         return _refuse(state.seat, event.request, "NotAuthentic", "shares were revealed for another list")
-    memory = replace(state.memory, revealed=revealed)
-    return _work(state.seat, memory, event.request, AddAgain(state.seat.round, memory.uploads or {}))
+    memory = replace(memory, revealed=revealed)
+    if state.seat.name in _verifiers(plan, memory):
+        return _work(state.seat, memory, event.request, AddAgain(state.seat.round, memory.uploads))
+    answer = m.SumChecked(**state.seat.bound, survivors_digest=_survivors_digest(memory), sum_digest=None)
+    return _answer(state.seat, memory, answer, "sum-checks")
 
 
 def _sum_checks(state: Waiting, event: Asked) -> Transition:
-    """Nobody opens before everybody has added the same uploads to the same bytes."""
-    checks = _from_all(state.seat, event, m.SumChecked)
-    mine = state.memory.survivors
-    if checks is None or mine is None or _odd({n: c.sum_digest for n, c in checks.items()}, mine.sum.digest):
-        return _refuse(state.seat, event.request, "SumRefused", "the members did not check the same sum")
-    if _odd({n: c.survivors_digest for n, c in checks.items()}, _survivors_digest(state.memory)):
+    """Nobody opens before enough of those that were drawn have added the same uploads to the same bytes."""
+    memory, plan = state.memory, state.seat.plan
+    checks = _within(state.seat, event, m.SumChecked, tuple(memory.revealed), plan.threshold)
+    total = memory.survivors.sum if memory.survivors else BlobRef(digest=digest_of(b""), length=0)
+    drawn = _verifiers(plan, memory)
+    said = {n: c.sum_digest for n, c in (checks or {}).items() if c.sum_digest is not None or n in drawn}
+    needed = plan.threshold if plan.sum.verifiers is None else min(plan.sum.verifiers, len(drawn))
+    if (
+        checks is None
+        or any(digest != total.digest for digest in said.values())
+        or len(set(said) & set(drawn)) < needed
+    ):
+        return _refuse(state.seat, event.request, "SumRefused", f"not {needed} of those drawn checked the same sum")
+    if _odd({n: c.survivors_digest for n, c in checks.items()}, _survivors_digest(memory)):
         return _refuse(state.seat, event.request, "SumRefused", "a sum of other uploads was checked")
-    return _work(state.seat, state.memory, event.request, OpenSum(state.seat.round, state.memory.revealed or {}))
+    work = OpenSum(state.seat.round, total, memory.dealers, tuple(memory.uploads), memory.revealed)
+    return _work(state.seat, memory, event.request, work)
 
 
 def _release(state: Waiting, event: Asked) -> Transition:
@@ -408,7 +454,8 @@ def _release(state: Waiting, event: Asked) -> Transition:
         return _refuse(state.seat, event.request, "MalformedMessage", "the release holds no record")
     if wrong := _wrong_in_record(state, record):
         return _refuse(state.seat, event.request, "NotAuthentic", f"the record differs in {wrong}")
-    agree = [n for n, v in _of(event, m.AdapterVote).items() if v.adapter_digest == state.memory.adapter_digest]
+    votes = _within(state.seat, event, m.AdapterVote, tuple(state.memory.revealed), 1) or {}
+    agree = [n for n, v in votes.items() if v.adapter_digest == state.memory.adapter_digest]
     if len(agree) < state.seat.plan.quorum:
         reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
@@ -423,13 +470,17 @@ def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
         "job": (record.job, seat.plan.job),
         "round": (record.round, seat.round),
         "plan": (record.plan_digest, seat.plan_digest),
+        "members": (record.members, memory.roster),
         "roster": (record.roster_digest, memory.roster_digest),
-        "sum": (record.sum_digest, memory.survivors.sum.digest if memory.survivors else None),
+        "sum": (
+            (record.sum_digest, record.sum_length),
+            (memory.survivors.sum.digest, memory.survivors.sum.length) if memory.survivors else None,
+        ),
         "adapter": (record.adapter_digest, memory.adapter_digest),
         "previous record": (record.previous_record, seat.previous_record),
         "uploads": (
             {u.member: u.digest for u in record.uploads},
-            {n: u.digest for n, u in (memory.uploads or {}).items()},
+            {n: u.digest for n, u in memory.uploads.items()},
         ),
     }
     return ", ".join(name for name, (said, seen) in pairs.items() if said != seen)
@@ -480,25 +531,33 @@ def _shares_dealt(s: Working, result: tuple[m.ToMember, ...]) -> Transition:
     return _answer(s.seat, s.memory, answer, "share-delivery")
 
 
+def _shares_opened(s: Working, _: None) -> Transition:
+    return _work(s.seat, s.memory, s.request, Charge(s.seat.round))
+
+
 def _charged(s: Working, head: str) -> Transition:
     """Only now may a record be read."""
     return _work(s.seat, replace(s.memory, ledger_head=head), s.request, Train(s.seat.round))
 
 
 def _trained(s: Working, _: None) -> Transition:
-    return _work(s.seat, s.memory, s.request, Seal(s.seat.round))
+    return _work(s.seat, s.memory, s.request, Seal(s.seat.round, s.memory.dealers))
 
 
 def _sealed(s: Working, upload: BlobRef) -> Transition:
     memory = replace(s.memory, upload=upload)
     answer = m.SealedUpdate(
-        **s.seat.bound, roster_digest=memory.roster_digest, upload=upload, ledger_head=memory.ledger_head
+        **s.seat.bound,
+        roster_digest=memory.roster_digest,
+        dealers_digest=memory.dealers_digest,
+        upload=upload,
+        ledger_head=memory.ledger_head,
     )
     return _answer(s.seat, memory, answer, "survivor-list")
 
 
-def _shares_revealed(s: Working, result: tuple[m.ToMember, ...]) -> Transition:
-    answer = m.RevealedShares(**s.seat.bound, survivors_digest=_survivors_digest(s.memory), shares=result)
+def _shares_revealed(s: Working, result: str) -> Transition:
+    answer = m.RevealedShares(**s.seat.bound, survivors_digest=_survivors_digest(s.memory), sealed=result)
     return _answer(s.seat, s.memory, answer, "reveal-delivery")
 
 
@@ -531,6 +590,7 @@ _DONE: dict[type[Work], Any] = {
     TakeAllianceKey: _alliance_key_taken,
     MakeRoundKeys: _round_keys_made,
     DealShares: _shares_dealt,
+    OpenShares: _shares_opened,
     Charge: _charged,
     Train: _trained,
     Seal: _sealed,
@@ -562,15 +622,20 @@ def _of(event: Asked, kind: type[R]) -> dict[str, R]:
     return {name: answer for name, answer in event.relayed.items() if isinstance(answer, kind)}
 
 
-def _from_all(seat: Seat, event: Asked, kind: type[R]) -> dict[str, R] | None:
-    """Return everybody's answer of this kind and round, or None if one is missing or foreign."""
+def _within(seat: Seat, event: Asked, kind: type[R], allowed: Collection[str], fewest: int) -> dict[str, R] | None:
+    """Return the answers of this kind and round, mine among them, or None: one is foreign, or there are too few."""
     answers = _of(event, kind)
     fits = all((a.alliance, a.job, a.round) == tuple(seat.bound.values()) for a in answers.values())
-    return answers if fits and set(answers) == set(seat.plan.names) else None
+    whole = set(answers) == set(event.relayed) <= set(allowed) and seat.name in answers
+    return answers if fits and whole and len(answers) >= fewest else None
 
 
 def _odd(seen: Mapping[str, str], expected: str) -> bool:
     return any(digest != expected for digest in seen.values())
+
+
+def _verifiers(plan: TrainingPlan, memory: Memory) -> tuple[str, ...]:
+    return drawn_verifiers(_survivors_digest(memory), memory.confirmed, plan.sum.verifiers)
 
 
 def _survivors_digest(memory: Memory) -> str:

@@ -28,7 +28,7 @@ from fl_alliance.secagg.frame import Kind, slots_in
 from fl_alliance.secagg.parameters import CIPHER_MODULUS, SumParameters
 from fl_alliance.secagg.secret import Secret
 
-__all__ = ["AllianceKey", "add", "open_sum", "seal", "slots_in"]
+__all__ = ["AllianceKey", "RunningSum", "add", "open_sum", "seal", "slots_in"]
 
 _FINGERPRINT: Final = b"fl-alliance/1/alliance-key\0"
 
@@ -96,8 +96,45 @@ def seal(slots: NDArray[np.uint64], *, key: AllianceKey, parameters: SumParamete
     return frame.write(Kind.UPLOAD, parameters, len(slots), chunks)
 
 
-def add(uploads: Iterable[bytes], *, parameters: SumParameters, slots: int) -> bytes:
-    """Add one upload of each member, without a key, one upload in memory at a time.
+class RunningSum:
+    """A sum of uploads, without a key, in the order in which they come. Memory: the sum and one upload.
+
+    Guarantees: an upload that is refused leaves the sum as it was.
+    """
+
+    def __init__(self, parameters: SumParameters, slots: int) -> None:
+        self._parameters, self._slots = parameters, slots
+        self._context = _context(parameters)
+        self._adder = seal_api.Evaluator(self._context)
+        self._totals: list[Any] = []
+        self.taken = 0
+        """Uploads in the sum."""
+
+    def take(self, upload: bytes) -> None:
+        """Add one upload.
+
+        Raises:
+            WrongCipher: its header, counts, lengths or ciphertexts are not those of these parameters and slots.
+            SumRefused: as many uploads as there are members are in already.
+        """
+        if self.taken == self._parameters.members:
+            raise SumRefused(f"{self.taken + 1} uploads of {self.taken} members")
+        with _Memory() as memory:
+            loaded = list(_load(Kind.UPLOAD, upload, self._parameters, self._slots, memory))
+        self._totals = _add_each(self._adder, self._totals, loaded) if self._totals else loaded
+        self.taken += 1
+
+    def to_bytes(self) -> bytes:
+        """Return a frame of kind sum, about 16.05 bytes a slot (SumRefused: nothing was added)."""
+        if not self.taken:
+            raise SumRefused("0 uploads, need one at least")
+        with _Memory() as memory:
+            chunks = [memory.write(total) for total in self._totals]
+        return frame.write(Kind.SUM, self._parameters, self._slots, chunks)
+
+
+def add(uploads: Iterable[bytes], *, parameters: SumParameters, slots: int, count: int | None = None) -> bytes:
+    """Add `count` uploads (None: one of each member), without a key, one upload in memory at a time.
 
     Guarantees: the same bytes whatever the order of `uploads`, on every machine with this version of TenSEAL: addition
     modulo q is exact and commutes. Whoever holds the uploads can add again and compare.
@@ -106,20 +143,17 @@ def add(uploads: Iterable[bytes], *, parameters: SumParameters, slots: int) -> b
 
     Raises:
         WrongCipher: an upload's header, counts, lengths or ciphertexts are not those of `parameters` and `slots`.
-        SumRefused: more or fewer uploads than `parameters.members`.
+        SumRefused: more or fewer uploads than `count`.
     """
-    context = _context(parameters)
-    adder = seal_api.Evaluator(context)
-    totals: list[Any] = []
-    count = 0
-    with _Memory() as memory:
-        for upload in uploads:
-            count += 1
-            _require_count(count, parameters.members, at_most=True)
-            loaded = _load(Kind.UPLOAD, upload, parameters, slots, memory)
-            totals = _add_each(adder, totals, loaded) if totals else list(loaded)
-        _require_count(count, parameters.members)
-        return frame.write(Kind.SUM, parameters, slots, [memory.write(total) for total in totals])
+    expected = parameters.members if count is None else count
+    total = RunningSum(parameters, slots)
+    for upload in uploads:
+        if total.taken == expected:
+            raise SumRefused(f"more than {expected} uploads")
+        total.take(upload)
+    if total.taken != expected:
+        raise SumRefused(f"{total.taken} uploads, need exactly {expected}")
+    return total.to_bytes()
 
 
 def open_sum(total: bytes, *, key: AllianceKey, parameters: SumParameters, slots: int) -> NDArray[np.uint64]:
@@ -221,8 +255,3 @@ def _add_each(adder: Any, totals: list[Any], loaded: Iterable[Any]) -> list[Any]
         except (RuntimeError, ValueError) as error:
             raise WrongCipher(f"SEAL refuses to add: {error}") from None
     return totals
-
-
-def _require_count(count: int, members: int, *, at_most: bool = False) -> None:
-    if count > members or (count < members and not at_most):
-        raise SumRefused(f"{count} uploads, need exactly {members}")

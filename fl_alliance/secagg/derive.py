@@ -10,7 +10,7 @@ endian) and its UTF-8 bytes; no salt.
     pairwise-mask    X25519 of two mask keys   lower name, higher name                AES-256-CTR, both add or subtract
     self-mask        self seed                 name                                   AES-256-CTR
     share            X25519 of channel keys    sender, recipient                      ChaCha20-Poly1305
-    self-share       X25519 of channel keys    sender, recipient, survivors' digest   ChaCha20-Poly1305
+    revealed-shares  alliance key of the job   sender, digest of the two lists        ChaCha20-Poly1305
 
 What a member seals to itself takes its own channel private key for the X25519 result. AES-256-CTR starts from an
 all-zero counter block: each such key is used for one mask of one round.

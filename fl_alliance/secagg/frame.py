@@ -27,6 +27,9 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">4sBBHBIQII")
 _SEAL_HEAD: Final = struct.Struct("<HBBBBHQ")
 
+HEAD_BYTES: Final = _HEAD.size
+"""Bytes of the header, which `slots_in` needs."""
+
 
 class Kind(IntEnum):
     """What is in a frame."""

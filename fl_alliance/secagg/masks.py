@@ -1,8 +1,9 @@
 """Double masks of Bonawitz et al. 2017 (CCS, figure 4), inside the plaintext of the cipher.
 
 A member adds a self mask and, for each other member, a pairwise mask: plus towards higher names, minus towards lower
-ones. In the sum of all members the pairwise masks cancel; the self masks are taken off with seeds that the members
-rebuild from shares (`shares`). Names are compared as Python strings, that is by code point.
+ones. In the sum of all members the pairwise masks cancel; the self masks, and the pairwise masks with members that
+vanished, are taken off with seeds that the members rebuild from shares (`shares`). Names are compared as Python
+strings, that is by code point.
 
 Not checked here: that the public keys are signed by their members, and that a round's masks are used for one upload
 only. The machine of `rounds` holds both; a second vector under the same masks would give away the difference.
@@ -11,7 +12,7 @@ only. The machine of `rounds` holds both; a second vector under the same masks w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -23,7 +24,16 @@ from fl_alliance.protocol.limits import MIN_MEMBERS
 from fl_alliance.secagg.derive import RoundContext, exchange, key_for, keystream, public_of
 from fl_alliance.secagg.secret import Secret
 
-__all__ = ["RoundContext", "RoundPublic", "RoundSecrets", "add_masks", "remove_self_masks", "require_roster"]
+__all__ = [
+    "RoundContext",
+    "RoundPublic",
+    "RoundSecrets",
+    "add_masks",
+    "remove_pairwise_masks",
+    "remove_self_masks",
+    "require_roster",
+    "require_seed",
+]
 
 SEED_BYTES: Final = 16
 _KEY_BYTES: Final = 32
@@ -114,7 +124,7 @@ def add_masks(
         slots: uint64 array of shape (slots,), each value in [0, 2^modulus_bits - 1].
         secrets: mine.
         me: my name.
-        publics: round keys of the whole roster, mine among them.
+        publics: round keys of the members whose masks go in (all that dealt shares), mine among them.
         context: what the keys are bound to.
         modulus_bits: m of the parameters.
 
@@ -156,6 +166,52 @@ def remove_self_masks(
     for name, seed in sorted(self_seeds.items()):
         total = total - keystream(key_for("self-mask", seed, context, name), total.size, modulus_bits)
     return total & np.uint64((1 << modulus_bits) - 1)
+
+
+def remove_pairwise_masks(
+    total: NDArray[np.uint64],
+    *,
+    mask_seeds: Mapping[str, bytes],
+    survivors: Collection[str],
+    publics: Mapping[str, RoundPublic],
+    context: RoundContext,
+    modulus_bits: int,
+) -> NDArray[np.uint64]:
+    """Return `total` minus what the survivors' uploads hold of pairwise masks with members that vanished (round 4).
+
+    Args:
+        total: uint64 array of shape (slots,), the sum of the survivors' masked vectors.
+        mask_seeds: seed of 16 bytes of each member that dealt shares and did not upload.
+        survivors: members whose upload is in `total`.
+        publics: round keys of all of them.
+        context: as in `add_masks`.
+        modulus_bits: m of the parameters.
+
+    Returns: uint64 array of shape (slots,).
+
+    Raises:
+        SecretUnavailable: a seed does not give the mask key that its member advertised.
+    """
+    for gone, seed in sorted(mask_seeds.items()):
+        private = require_seed(gone, seed, publics[gone])
+        for there in sorted(survivors):
+            shared = exchange(private, publics[there].mask, there)
+            low, high = sorted((gone, there))
+            mask = keystream(key_for("pairwise-mask", shared, context, low, high), total.size, modulus_bits)
+            total = total - mask if there == low else total + mask
+    return total & np.uint64((1 << modulus_bits) - 1)
+
+
+def require_seed(name: str, seed: bytes, public: RoundPublic) -> bytes:
+    """Return the X25519 private mask key (32 bytes) behind `seed`.
+
+    Raises:
+        SecretUnavailable: it is not the key that `name` advertised: a member revealed a wrong share.
+    """
+    private = key_for("mask-private", seed, None)
+    if public_of(private) != public.mask:
+        raise SecretUnavailable(f"the shares of {name} give another mask key than {name} advertised")
+    return private
 
 
 def require_roster(publics: Mapping[str, RoundPublic], me: str, secrets: RoundSecrets) -> None:

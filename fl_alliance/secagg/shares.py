@@ -1,10 +1,11 @@
-"""Shamir shares of a member's seeds, sealed from member to member (Bonawitz et al. 2017, figure 4, rounds 1 and 4).
+"""Shamir shares of a member's seeds, sealed between members (Bonawitz et al. 2017, figure 4, rounds 1 and 4).
 
 Shamir 1979 over GF(2^128) is pycryptodome's; sealing is X25519, HKDF and ChaCha20-Poly1305 of `cryptography`. A
 member's index is its place in the sorted roster, from 1, and is never taken from the wire alone.
 
-Not built yet: opening the mask seed of a member that dropped out. Its share is dealt and kept; for one member and one
-round, a share of the self seed and a share of the mask seed are never both given.
+For a member whose upload is in the sum, the others give their shares of its self seed; for one that dealt shares and
+then vanished, those of its mask seed. Both of one member would open its upload: `reveal_shares` takes the survivors and
+the dealers and gives for each dealer one or the other. That it is asked once a round is held by `rounds`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from Crypto.Protocol.SecretSharing import Shamir
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from fl_alliance.errors import BadPlan, NotAuthentic, SecretUnavailable, SumRefused
 from fl_alliance.protocol.limits import MIN_MEMBERS
 from fl_alliance.secagg.derive import RoundContext, exchange, join, key_for
-from fl_alliance.secagg.masks import SEED_BYTES, RoundPublic, RoundSecrets, require_roster
+from fl_alliance.secagg.masks import SEED_BYTES, RoundPublic, RoundSecrets, require_roster, require_seed
 from fl_alliance.secagg.secret import Secret
 
 _NONCE_BYTES: Final = 12
@@ -107,87 +109,138 @@ def open_shares(
     return pairs
 
 
-def reveal_self_shares(
-    pairs: Mapping[str, SharePair],
-    survivors: Collection[str],
-    *,
-    secrets: RoundSecrets,
-    me: str,
-    publics: Mapping[str, RoundPublic],
-    context: RoundContext,
-) -> dict[str, bytes]:
-    """Return for each member, me included, my shares of the survivors' self seeds, sealed (round 4).
-
-    The paper sends them to the coordinator; here they go to the members, so that the coordinator can't unmask. The key
-    is bound to the list of survivors: shares for one list do not open under another.
+@dataclass(frozen=True)
+class Lists:
+    """Whose seeds are opened, and which: the two lists that everybody confirmed.
 
     Raises:
-        SumRefused: fewer than 3 survivors, or one that is not in the roster.
-        SecretUnavailable: I hold no share of a survivor; names it.
+        SumRefused: fewer than 3 survivors, or one that did not deal.
     """
-    require_roster(publics, me, secrets)
-    names = _survivors(survivors, publics)
-    missing = [name for name in names if name not in pairs]
-    if missing:
-        raise SecretUnavailable(f"no share of {', '.join(missing)}")
-    body = _index(me, publics).to_bytes(_INDEX_BYTES, "big") + b"".join(pairs[name].self_share for name in names)
-    digest = _digest(names)
-    return {
-        name: _seal(_key("self-share", secrets, me, me, name, publics, context, digest), body)
-        for name in sorted(publics)
-    }
+
+    survivors: tuple[str, ...]
+    """Members whose upload is in the sum, sorted: their self seeds."""
+    dropped: tuple[str, ...]
+    """Members that dealt shares and did not upload, sorted: their mask seeds."""
+
+    @classmethod
+    def of(cls, *, dealers: Collection[str], survivors: Collection[str]) -> Lists:
+        """Return the lists for these dealers and survivors: no member is on both."""
+        there, all_dealers = sorted(set(survivors)), sorted(set(dealers))
+        if strangers := [name for name in there if name not in all_dealers]:
+            raise SumRefused(f"survivors that dealt no shares: {strangers}")
+        if len(there) < MIN_MEMBERS:
+            raise SumRefused(f"{len(there)} survivors, need {MIN_MEMBERS}")
+        return cls(tuple(there), tuple(name for name in all_dealers if name not in there))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Survivors, then dropped: the order of shares in a revealed body."""
+        return (*self.survivors, *self.dropped)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over both lists, each name with its length before it, an empty name between the lists."""
+        return hashlib.sha256(join((*self.survivors, "", *self.dropped))).hexdigest()
 
 
-def recover_self_seeds(
-    sealed: Mapping[str, bytes],
-    *,
-    survivors: Collection[str],
-    threshold: int,
-    secrets: RoundSecrets,
-    me: str,
-    publics: Mapping[str, RoundPublic],
-    context: RoundContext,
-) -> dict[str, bytes]:
-    """Rebuild the survivors' self seeds from at least `threshold` members' revealed shares.
+@dataclass(frozen=True, repr=False)
+class Seeds:
+    """Seeds that were rebuilt, 16 bytes each. They open masks: keep them out of logs."""
 
-    Shares that do not open are left out. Where more than `threshold` open, the first and the last `threshold` of them
-    must give the same seed, so that one wrong share is noticed. Exactly `threshold` shares can't be checked so: a lie
-    among them gives a wrong sum, which `packing.unpack` refuses.
+    selfs: Mapping[str, bytes]
+    """Of each survivor."""
+    masks: Mapping[str, bytes]
+    """Of each member that dropped out."""
+
+    def __repr__(self) -> str:
+        return "Seeds(***)"
+
+
+def reveal_shares(
+    pairs: Mapping[str, SharePair], lists: Lists, *, me: str, group_secret: bytes, context: RoundContext
+) -> bytes:
+    """Return my shares of the survivors' self seeds and of the dropped members' mask seeds, sealed (round 4).
+
+    The paper sends them to the coordinator; here they go to the members, so that the coordinator can't unmask: the key
+    comes from the alliance key of the job, which every institution has and the coordinator has not. A key for each
+    institution would make the messages of a round grow with the cube of the members and would hide nothing more: each
+    of them may open these shares. The key is bound to both lists: shares for one pair do not open under another.
 
     Args:
-        sealed: sender -> what it sealed to me.
+        pairs: sender -> what `open_shares` gave.
+        lists: whose seeds.
+        me: my name.
+        group_secret: the alliance key of the job.
+        context: of the round.
 
-    Returns: survivor -> seed, 16 bytes.
+    Returns: nonce and ciphertext, 30 + 16 for each name.
 
     Raises:
-        SecretUnavailable: fewer than `threshold` open (names the others), or a survivor's shares do not agree.
-        SumRefused: fewer than 3 survivors, or one that is not in the roster.
+        SecretUnavailable: I hold no share of a name in `lists`; names it.
+    """
+    if missing := [name for name in lists.names if name not in pairs]:
+        raise SecretUnavailable(f"no share of {', '.join(missing)}")
+    index = next(iter(pairs.values())).index
+    selfs = [pairs[name].self_share for name in lists.survivors]
+    masks = [pairs[name].mask_share for name in lists.dropped]
+    body = index.to_bytes(_INDEX_BYTES, "big") + b"".join((*selfs, *masks))
+    return _seal(key_for("revealed-shares", group_secret, context, me, lists.digest), body)
+
+
+def recover_seeds(
+    sealed: Mapping[str, bytes],
+    lists: Lists,
+    *,
+    threshold: int,
+    group_secret: bytes,
+    publics: Mapping[str, RoundPublic],
+    context: RoundContext,
+) -> Seeds:
+    """Rebuild the seeds that `lists` names from at least `threshold` members' revealed shares.
+
+    Shares that do not open are left out. Where more than `threshold` open, the first and the last `threshold` of them
+    must give the same seed, so that one wrong share is noticed; a mask seed must give the mask key that its member
+    advertised. A lie among exactly `threshold` shares of a self seed gives a wrong sum, which `packing.unpack` refuses.
+
+    Args:
+        sealed: sender -> what it revealed; the envelope around it was signed by that sender.
+        lists: as confirmed.
+        threshold: of the plan.
+        group_secret: the alliance key of the job.
+        publics: round keys of the whole roster.
+        context: of the round.
+
+    Raises:
+        SecretUnavailable: fewer than `threshold` open (names the others), or the shares of a member do not agree.
         BadPlan: `threshold` is not above half of the roster.
     """
     require_threshold(threshold, len(publics))
-    require_roster(publics, me, secrets)
-    names = _survivors(survivors, publics)
-    opened, failed = _open_revealed(sealed, names, secrets, me, publics, context)
+    opened, failed = _open_revealed(sealed, lists, group_secret, publics, context)
     if len(opened) < threshold:
         raise SecretUnavailable(f"shares of {len(opened)} members, need {threshold}; not opened: {failed or 'none'}")
-    return {name: _combine(name, [(i, row[at]) for i, row in opened], threshold) for at, name in enumerate(names)}
+    rows = {
+        name: _combine(name, [(index, row[at]) for index, row in opened], threshold)
+        for at, name in enumerate(lists.names)
+    }
+    for name in lists.dropped:
+        require_seed(name, rows[name], publics[name])
+    return Seeds({name: rows[name] for name in lists.survivors}, {name: rows[name] for name in lists.dropped})
 
 
 def _open_revealed(
     sealed: Mapping[str, bytes],
-    survivors: list[str],
-    secrets: RoundSecrets,
-    me: str,
+    lists: Lists,
+    group_secret: bytes,
     publics: Mapping[str, RoundPublic],
     context: RoundContext,
 ) -> tuple[list[tuple[int, list[bytes]]], list[str]]:
-    """Return (index, shares in the order of `survivors`) of each sender that opens, and the names of the others."""
+    """Return (index, shares in the order of `lists.names`) of each sender that opens, and the names of the others."""
     opened, failed = [], []
     for sender, data in sorted(sealed.items()):
         try:
             index = _index(sender, publics)
-            key = _key("self-share", secrets, me, sender, me, publics, context, _digest(survivors))
-            opened.append((index, _rows(_open(key, data, sender), index, len(survivors), sender)))
+            body = _open(key_for("revealed-shares", group_secret, context, sender, lists.digest), data, sender)
+            opened.append((index, _rows(body, index, len(lists.names), sender)))
         except (SecretUnavailable, NotAuthentic):
             failed.append(sender)
     return opened, failed
@@ -206,20 +259,6 @@ def _combine(name: str, shares: list[tuple[int, bytes]], threshold: int) -> byte
     return seed
 
 
-def _survivors(survivors: Collection[str], publics: Mapping[str, RoundPublic]) -> list[str]:
-    names = sorted(set(survivors))
-    strangers = [name for name in names if name not in publics]
-    if strangers:
-        raise SumRefused(f"survivors that are not in the roster: {strangers}")
-    if len(names) < MIN_MEMBERS:
-        raise SumRefused(f"{len(names)} survivors, need {MIN_MEMBERS}")
-    return names
-
-
-def _digest(survivors: list[str]) -> str:
-    return hashlib.sha256(join(tuple(survivors))).hexdigest()
-
-
 def _index(name: str, publics: Mapping[str, RoundPublic]) -> int:
     if name not in publics:
         raise NotAuthentic(f"{name} is not in the roster")
@@ -234,7 +273,6 @@ def _key(
     recipient: str,
     publics: Mapping[str, RoundPublic],
     context: RoundContext,
-    *fields: str,
 ) -> bytes:
     """Return the key from `sender` to `recipient`, one of which is me; to myself, from my private key alone."""
     other = recipient if sender == me else sender
@@ -242,7 +280,7 @@ def _key(
         raise NotAuthentic(f"{other} is not in the roster")
     private = secrets.channel_private
     shared = private if other == me else exchange(private, publics[other].channel, other)
-    return key_for(purpose, shared, context, sender, recipient, *fields)
+    return key_for(purpose, shared, context, sender, recipient)
 
 
 def _seal(key: bytes, body: bytes) -> bytes:

@@ -24,6 +24,10 @@ ME = "lagos"
 NOW = 1_800_000_000
 
 
+def in_order(envelopes: dict[str, bytes]) -> tuple[str, ...]:
+    return tuple(base64.b64encode(envelopes[name]).decode() for name in sorted(envelopes))
+
+
 class Folder:
     """Builds one folder; a test may change attributes before and so plant a lie that is well signed."""
 
@@ -83,14 +87,19 @@ class Folder:
         where, plan_digest = f"rounds/{number:04d}/messages", digest_of(self.plan_bytes)
         bound = {"alliance": "clinics", "job": self.plan.job, "round": number}
         keys = self.say(number, where, m.RoundKeys, plan_digest=plan_digest, mask_key="AAAA", channel_key="AAAA")
-        relayed = tuple(base64.b64encode(keys[name]).decode() for name in NAMES)
-        roster = digest_of(encode(m.KeyRoster(**bound, round_keys=relayed)))
+        roster = digest_of(encode(m.KeyRoster(**bound, round_keys=in_order(keys))))
         shares = tuple(m.ToMember(member=name, sealed="AAAA") for name in NAMES)
-        self.say(number, where, m.SealedShares, roster_digest=roster, shares=shares)
+        dealt = self.say(number, where, m.SealedShares, roster_digest=roster, shares=shares)
+        dealers = digest_of(encode(m.ShareDelivery(**bound, sealed_shares=in_order(dealt))))
         heads = {name: digest_of(f"{name} {number}".encode()) for name in NAMES} | {ME: self.charge(number)}
         uploads = {name: BlobRef(digest=digest_of(f"upload {name} {number}".encode()), length=9) for name in NAMES}
-        self.say(number, where, m.SealedUpdate, roster_digest=roster, upload=uploads, ledger_head=heads)
-        total, adapter, list_digest = (digest_of(f"{what} {number}".encode()) for what in ("sum", "adapter", "list"))
+        sealed = self.say(
+            number, where, m.SealedUpdate, roster_digest=roster, dealers_digest=dealers, upload=uploads,
+            ledger_head=heads,
+        )  # fmt: skip
+        total, adapter = (digest_of(f"{what} {number}".encode()) for what in ("sum", "adapter"))
+        survivors = m.SurvivorList(**bound, sealed_updates=in_order(sealed), sum=BlobRef(digest=total, length=11))
+        list_digest = digest_of(encode(survivors))
         self.say(number, where, m.SurvivorsConfirmed, survivors_digest=list_digest)
         self.say(number, where, m.SumChecked, survivors_digest=list_digest, sum_digest=total)
         self.say(number, where, m.AdapterVote, sum_digest=total, adapter_digest=adapter)
@@ -101,6 +110,7 @@ class Folder:
             "members": NAMES,
             "uploads": tuple(Upload(member=n, digest=uploads[n].digest, length=9) for n in NAMES),
             "sum_digest": total,
+            "sum_length": 11,
             "adapter_digest": adapter,
             "ledger_heads": tuple(LedgerHead(member=n, head=heads[n]) for n in NAMES),
             "votes": NAMES,

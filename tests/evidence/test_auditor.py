@@ -142,7 +142,21 @@ def record_of_the_other_round(folder: Path) -> None:
 
 
 def message_missing(folder: Path) -> None:
-    (folder / "rounds/0001/messages/sum-checked.lima.json").unlink()
+    (folder / "rounds/0001/messages/sealed-update.lima.json").unlink()
+
+
+def too_few_confirmed(folder: Path) -> None:
+    for name in ("berlin", "lima"):
+        (folder / f"rounds/0001/messages/survivors-confirmed.{name}.json").unlink()
+
+
+def too_few_checked_the_sum(folder: Path) -> None:
+    for name in ("berlin", "lima"):
+        (folder / f"rounds/0001/messages/sum-checked.{name}.json").unlink()
+
+
+def dealer_left_out(folder: Path) -> None:
+    (folder / "rounds/0001/messages/sealed-shares.lima.json").unlink()
 
 
 def message_of_another_round(folder: Path) -> None:
@@ -176,7 +190,10 @@ def folder_among_the_messages(folder: Path) -> None:
         resigned(round_missing, r"step 7, rounds: holds 0001; the plan has 2 rounds"),
         resigned(round_too_many, r"step 7, rounds: holds 0001, 0002, 0003"),
         resigned(record_of_the_other_round, r"step 7, rounds/0002/record.dsse.json: round is 1, must be 2"),
-        resigned(message_missing, r"step 8, rounds/0001/messages/sum-checked.lima.json: is missing"),
+        resigned(message_missing, r"step 8, rounds/0001/messages/sealed-update.lima.json: is missing"),
+        resigned(too_few_confirmed, r"step 8, rounds/0001/messages/survivors-confirmed.*: 1 members, need 2"),
+        resigned(too_few_checked_the_sum, r"step 8, rounds/0001/messages/sum-checked.berlin.json: is missing, 2 of"),
+        resigned(dealer_left_out, r"step 8, rounds/0001/messages/sealed-shares.lima.json: is missing"),
         resigned(message_of_another_round, r"step 8, rounds/0002/messages/adapter-vote.lima.json: round is 1"),
         resigned(message_of_another_member, r"step 8, rounds/0001/messages/sum-checked.lima.json: holds a sum-checked"),
         resigned(folder_among_the_messages, r"step 8, rounds/0001/messages"),
@@ -208,7 +225,7 @@ def test_a_manifest_of_somebody_else_is_refused(copy: Path) -> None:
         ("record_changes", {"previous_record": digest_of(b"x")}, r"step 7, rounds/0002/record.dsse.json: previous_rec"),
         ("record_changes", {"sum_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/sum-checked.berlin.json"),
         ("record_changes", {"adapter_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/adapter-vote.berlin"),
-        ("record_changes", {"roster_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/sealed-shares.berlin"),
+        ("record_changes", {"roster_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages: the round keys make"),
         ("record_changes", {"plan_digest": digest_of(b"x")}, r"step 7, rounds/0002/record.dsse.json: plan_digest"),
         ("entry_changes", {"plan_digest": digest_of(b"x")}, r"step 7, ledger.jsonl: entry 1: plan_digest"),
         ("entry_changes", {"round": 1}, r"step 7, rounds/0002/record.dsse.json: ledger head .* charges round 1"),

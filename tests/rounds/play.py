@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from fl_alliance.errors import OutOfOrder
 from fl_alliance.parties.institution import relayed_envelopes
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
@@ -66,8 +68,12 @@ def results(name: str, work: i.Work) -> Any:  # noqa: C901
             return digest_of(b"key")
         case i.MakeRoundKeys():
             return "AAAA", "AAAA"
-        case i.DealShares() | i.RevealShares():
-            return to_each
+        case i.DealShares():
+            return tuple(m.ToMember(member=other, sealed="AAAA") for other in sorted(work.roster))
+        case i.OpenShares():
+            return None
+        case i.RevealShares():
+            return "AAAA"
         case i.Charge():
             return digest_of(f"head {name} {number}".encode())
         case i.Train():
@@ -94,9 +100,10 @@ def record_of(plan: TrainingPlan, plan_digest: str, effect: c.SignRecord) -> Rou
         round=effect.round,
         plan_digest=plan_digest,
         roster_digest=effect.roster_digest,
-        members=plan.names,
+        members=effect.roster,
         uploads=tuple(Upload(member=n, digest=u.digest, length=u.length) for n, u in effect.uploads.items()),
-        sum_digest=effect.sum_digest,
+        sum_digest=effect.sum.digest,
+        sum_length=effect.sum.length,
         adapter_digest=effect.adapter_digest,
         ledger_heads=tuple(LedgerHead(member=n, head=h) for n, h in sorted(effect.ledger_heads.items())),
         votes=effect.votes,
@@ -128,7 +135,11 @@ class House:
                     return effect.answer
             (work,) = effects
             assert not isinstance(work, i.Reply | i.Forget)
-            state, effects = i.step(self.state, i.Done(results(self.name, work)))
+            state, effects = i.step(self.state, self.work(work))
+
+    def work(self, work: i.Work) -> i.Event:
+        """Do one piece of work; here by stand-ins."""
+        return i.Done(results(self.name, work))
 
 
 class Play:
@@ -138,12 +149,26 @@ class Play:
         self.plan = plan or make_plan()
         self.plan_envelope = encode(self.plan)
         self.job = c.Job(self.plan, self.plan_envelope, b"members")
-        self.houses = {name: House(name, self.plan) for name in self.plan.names}
+        self.houses = {name: self.house(name) for name in self.plan.names}
+        self.gone: set[str] = set()
+        """Members that no longer answer."""
         self.journal: list[c.Event] = []
         self.wire: list[c.Ask] = []
         self.todo: list[c.Effect] = []
         self.state, effects = c.start(self.job)
         self._accept(effects)
+
+    def house(self, name: str) -> House:
+        """Return a new institution."""
+        return House(name, self.plan)
+
+    def added(self, effect: c.AddUploads) -> c.Event:
+        """Add the uploads; here by a stand-in."""
+        return c.SumAdded(total(effect.uploads))
+
+    def vanish(self, name: str) -> None:
+        """From now on `name` answers nothing."""
+        self.gone.add(name)
 
     def _accept(self, effects: tuple[c.Effect, ...]) -> None:
         self.wire += [effect for effect in effects if isinstance(effect, c.Ask)]
@@ -168,17 +193,28 @@ class Play:
 
     def honest_step(self) -> bool:
         """Do the next thing that an honest run does; say whether there was one."""
-        if isinstance(self.state, c.Aborted):
+        if isinstance(self.state, c.Aborted | c.Finished):
             return False
         if self.todo:
             self.event(self._result(self.todo.pop(0)))
         elif self.wire:
-            ask = self.wire.pop(0)
-            answer = self.houses[ask.member].take(self.asked(ask.request))
-            self.event(c.Answered(ask.member, c.Signed(answer, sealed(ask.member, answer))))
+            self.deliver(self.wire.pop(0))
+        elif isinstance(self.state, c.Gathering) and self.gone:
+            self.event(c.DeadlinePassed(c.kind_of(self.state.awaits), self.state.progress.round))
         else:
             return False
         return True
+
+    def deliver(self, ask: c.Ask) -> None:
+        """Bring one request to its member, if it is there, and the answer back."""
+        if ask.member in self.gone:
+            return
+        if isinstance(ask.request, m.Abort):  # to one that has left; what it answers is not awaited
+            with contextlib.suppress(OutOfOrder):
+                self.houses[ask.member].take(self.asked(ask.request))
+            return
+        answer = self.houses[ask.member].take(self.asked(ask.request))
+        self.event(c.Answered(ask.member, c.Signed(answer, sealed(ask.member, answer))))
 
     def run(self) -> c.State:
         while self.honest_step():
@@ -187,7 +223,7 @@ class Play:
 
     def _result(self, effect: c.Effect) -> c.Event:
         if isinstance(effect, c.AddUploads):
-            return c.SumAdded(total(effect.uploads))
+            return self.added(effect)
         assert isinstance(effect, c.SignRecord)
         return c.RecordSigned(encode(record_of(self.plan, digest_of(self.plan_envelope), effect)))
 

@@ -65,7 +65,9 @@ def test_a_plan_that_does_not_name_me_is_refused():
 
 def test_a_failed_charge_stops_before_any_record_is_read():
     play, event = play_until_asked("share-delivery")
-    state, (charge,) = i.step(play.houses["ants"].state, event)
+    state, (shares,) = i.step(play.houses["ants"].state, event)
+    assert isinstance(shares, i.OpenShares)
+    state, (charge,) = i.step(state, i.Done(None))
     assert isinstance(charge, i.Charge)
     state, effects = i.step(state, i.Failed("BudgetExceeded", "epsilon_per_job is 8"))
     assert isinstance(state, i.Over)

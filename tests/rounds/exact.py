@@ -53,7 +53,7 @@ def play_and_check(members: int, bits: int, threshold: int, gone: tuple[Vanishin
                     play.vanish(one.member)
         if not play.honest_step():
             break
-    _check(play, {name: row for name, row in zip(plan.names, digits, strict=True)}, bits)
+    _check(play, dict(zip(plan.names, digits, strict=True)), bits)
     return play.state
 
 

@@ -200,8 +200,9 @@ def recover_seeds(
     """Rebuild the seeds that `lists` names from at least `threshold` members' revealed shares.
 
     Shares that do not open are left out. Where more than `threshold` open, the first and the last `threshold` of them
-    and those from the second on must give the same seed, so that one wrong share is noticed; a mask seed must give the mask key that its member
-    advertised. A lie among exactly `threshold` shares of a self seed gives a wrong sum, which `packing.unpack` refuses.
+    and those from the second on must give the same seed, so that one wrong share is noticed; a mask seed must give the
+    mask key that its member advertised. A lie among exactly `threshold` shares of a self seed gives a wrong sum, which
+    `packing.unpack` refuses.
 
     Args:
         sealed: sender -> what it revealed; the envelope around it was signed by that sender.
@@ -268,7 +269,7 @@ def _combine(name: str, shares: list[tuple[int, bytes]], threshold: int) -> byte
 
 def _interpolate(shares: list[tuple[int, bytes]]) -> bytes:
     """Return what `Shamir.combine` returns, with weights that are computed once for all secrets of a round."""
-    total = _Element(0)
+    total: Any = _Element(0)
     for weight, (_, share) in zip(_weights(tuple(index for index, _ in shares)), shares, strict=True):
         total += weight * _Element(share)
     return bytes(total.encode())
@@ -281,10 +282,11 @@ def _weights(indices: tuple[int, ...]) -> tuple[Any, ...]:
     `Shamir.combine` inverts and multiplies them anew for each secret, which takes most of its time. The field is the
     library's own, and the tests compare the two.
     """
-    points = [_Element(index) for index in indices]
-    weights = []
+    points: list[Any] = [_Element(index) for index in indices]
+    weights: list[Any] = []
     for at, here in enumerate(points):
-        above, below = _Element(1), _Element(1)
+        above: Any = _Element(1)
+        below: Any = _Element(1)
         for other in points[:at] + points[at + 1 :]:
             above, below = above * other, below * (here + other)
         weights.append(above * below.inverse())

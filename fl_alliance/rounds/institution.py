@@ -220,6 +220,8 @@ class Memory:
     upload: BlobRef | None = None
     survivors: m.SurvivorList | None = None
     uploads: Mapping[str, BlobRef] | None = None
+    heads: Mapping[str, str] | None = None
+    """Everybody's ledger head, as signed with the upload."""
     revealed: Mapping[str, m.RevealedShares] | None = None
     adapter_digest: str = ""
     ledger_head: str = ""
@@ -292,6 +294,9 @@ def _proposed(state: Idle, event: Proposed) -> Transition:
 
 
 def _aborted(state: Waiting, request: m.Abort) -> Transition:
+    """Whatever the round, for the coordinator may be ahead; but an abort of another job ends nothing here."""
+    if (request.alliance, request.job) != (state.seat.plan.alliance, state.seat.plan.job):
+        raise OutOfOrder(f"abort of job {request.job}, while job {state.seat.plan.job} is under way")
     seat = replace(state.seat, round=request.round)
     return Over(state.seat.name, request.reason), (Forget(), Reply(m.Stopped(**seat.bound)))
 
@@ -366,7 +371,8 @@ def _survivor_list(state: Waiting, event: Asked) -> Transition:
     if updates[state.seat.name].upload != state.memory.upload:
         return _refuse(state.seat, request, "NotAuthentic", "the list names another upload as mine")
     uploads = {name: update.upload for name, update in updates.items()}
-    memory = replace(state.memory, survivors=request, uploads=uploads)
+    heads = {name: update.ledger_head for name, update in updates.items()}
+    memory = replace(state.memory, survivors=request, uploads=uploads, heads=heads)
     confirmed = m.SurvivorsConfirmed(**state.seat.bound, survivors_digest=digest_of(encode(request)))
     return _answer(state.seat, memory, confirmed, "confirmations")
 
@@ -412,6 +418,9 @@ def _release(state: Waiting, event: Asked) -> Transition:
     if len(agree) < state.seat.plan.quorum:
         reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
+    if set(record.votes) != set(agree):
+        reason = f"the record counts the votes of {record.votes}, signed are those of {agree}"
+        return _refuse(state.seat, event.request, "NotAuthentic", reason)
     memory = replace(state.memory, record_digest=digest)
     last = state.seat.round == state.seat.plan.rounds
     return _work(state.seat, memory, event.request, Keep(state.seat.round, record, last))
@@ -427,6 +436,8 @@ def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
         "sum": (record.sum_digest, memory.survivors.sum.digest if memory.survivors else None),
         "adapter": (record.adapter_digest, memory.adapter_digest),
         "previous record": (record.previous_record, seat.previous_record),
+        "members": (record.members, seat.plan.names),
+        "ledger heads": ({h.member: h.head for h in record.ledger_heads}, dict(memory.heads or {})),
         "uploads": (
             {u.member: u.digest for u in record.uploads},
             {n: u.digest for n, u in (memory.uploads or {}).items()},

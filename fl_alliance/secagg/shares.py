@@ -151,8 +151,8 @@ def recover_self_seeds(
     """Rebuild the survivors' self seeds from at least `threshold` members' revealed shares.
 
     Shares that do not open are left out. Where more than `threshold` open, the first and the last `threshold` of them
-    must give the same seed, so that one wrong share is noticed. Exactly `threshold` shares can't be checked so: a lie
-    among them gives a wrong sum, which `packing.unpack` refuses.
+    and those from the second on must give the same seed, so that one wrong share is noticed. Exactly `threshold` shares
+    can't be checked so: a lie among them gives a wrong sum, which `packing.unpack` refuses.
 
     Args:
         sealed: sender -> what it sealed to me.
@@ -200,8 +200,14 @@ def _rows(body: bytes, index: int, count: int, sender: str) -> list[bytes]:
 
 
 def _combine(name: str, shares: list[tuple[int, bytes]], threshold: int) -> bytes:
+    """Return the seed that three choices of `threshold` shares agree on: the first, the last, those from the second on.
+
+    One wrong share in one of two choices always shows. In both of them it shows unless its weight is the same in both
+    (of 6 shares the third: in 1 to 4 and in 3 to 6), which is never so where the two differ in one share only.
+    """
     seed: bytes = Shamir.combine(shares[:threshold], ssss=False)
-    if len(shares) > threshold and Shamir.combine(shares[-threshold:], ssss=False) != seed:
+    starts = {len(shares) - threshold, min(1, len(shares) - threshold)} - {0}
+    if any(Shamir.combine(shares[at : at + threshold], ssss=False) != seed for at in starts):
         raise SecretUnavailable(f"the shares of {name} do not agree: a member revealed a wrong one")
     return seed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,6 +130,22 @@ def test_killed_as_soon_as_it_says_so_the_blob_is_whole(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert b"".join(FolderBlobs(tmp_path).read(blob_ref(DATA))) == DATA
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_put_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 can't show it, a power cut would."""
+    blobs, synced = FolderBlobs(tmp_path), []
+
+    def watched(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name[:6], blobs.has(blob_ref(DATA))))
+        fsync(descriptor)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", watched)
+    blobs.put(blob_ref(DATA), [DATA])
+    assert synced == [(".part-", False), (tmp_path.name[:6], True)]
 
 
 def test_two_processes_put_the_same_blob_at_once(tmp_path: Path) -> None:

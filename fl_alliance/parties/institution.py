@@ -73,10 +73,13 @@ class Institution:
         members: bytes | None,
         desk: Callable[[], Desk],
         replies: Replies,
+        keep_members: Callable[[bytes], None] = lambda _: None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`members` is the list that `keep_members` was given last: who restarts knows whom to answer."""
         self._name, self._identity, self._root, self._coordinator = name, identity, root, coordinator
         self._new_desk, self._replies, self._tell = desk, replies, tell
+        self._keep_members = keep_members
         self._desk: Desk = desk()
         self._address = Address(name, coordinator, {})
         if members is not None:
@@ -89,6 +92,7 @@ class Institution:
         Raises:
             MalformedMessage, NotAuthentic: it is not a request of the coordinator to this institution. Nothing is
                 signed for a stranger.
+            OutOfOrder: no proposal ever came before it, so nobody is known here.
         """
         digest = digest_of(request)
         stored = self._replies.reply(digest)
@@ -96,8 +100,10 @@ class Institution:
             return stored
         message = self._read(request)
         self._tell(f"round {message.round}: {message.kind}")
-        reply = write_answer(self._address, self._identity, self._answer(message))
-        self._replies.keep_reply(digest, reply)
+        state, answer = self.state, self._answer(message)
+        reply = write_answer(self._address, self._identity, answer)
+        if self.state is not state:  # what changed nothing here may be asked again, when its turn has come
+            self._replies.keep_reply(digest, reply)
         return reply
 
     def _read(self, request: bytes) -> m.Request:
@@ -177,6 +183,7 @@ class Institution:
             raise NotAuthentic(f"the proposal of job {message.job} holds a plan of job {plan.job}")
 
         def keep() -> None:
+            self._keep_members(members)
             self._desk = self._new_desk()
             self._desk.begin(plan, {"members.dsse.json": members, "plan.dsse.json": envelope})
 

@@ -107,7 +107,7 @@ class Keys:
 
     @property
     def members(self) -> Path:
-        """Signed list of members (the coordinator's)."""
+        """Signed list of members: the coordinator's own, or the last that an institution was shown."""
         return self.home / "members.dsse.json"
 
     @property
@@ -194,9 +194,13 @@ def coordinator_admit(home: Path, request: JoinRequest) -> Membership:
 
 
 def institution_install(home: Path, membership: Membership) -> str:
-    """Pin a membership in an institution's folder and return the fingerprint to compare by phone."""
+    """Pin a membership in an institution's folder and return the fingerprint to compare by phone.
+
+    The list of members that was shown here before is forgotten: another root may have signed it.
+    """
     keys = Keys(home)
     root = AllianceRoot(key=membership.root)
+    keys.members.unlink(missing_ok=True)
     write_atomically(keys.root_public, encode(root))
     write_atomically(keys.tls_root, membership.tls_root.encode())
     write_atomically(keys.tls_certificate, membership.tls_certificate.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,9 +171,10 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
         identity=identity,
         root=decode(AllianceRoot, root).public,
         coordinator=setup.COORDINATOR,
-        members=None,
+        members=keys.members.read_bytes() if keys.members.exists() else None,
         desk=desk,
         replies=SqliteJournal(home / "journal.db"),
+        keep_members=functools.partial(write_atomically, keys.members),
         tell=tell,
     )
     return shell.handle

@@ -46,8 +46,13 @@ def decode(kind: type[M] | TypeAdapter[M], data: bytes, *, limit: int = MAX_MESS
 def _reason(error: Exception) -> str:
     """Name the fields that are wrong without quoting foreign values at length."""
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg'][:200]}" for e in error.errors()[:5])
+        return "; ".join(f"{_path(e['loc'])}: {e['msg'][:200]}" for e in error.errors()[:5])
     return f"not JSON as expected: {type(error).__name__}"
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """A field that we don't know is in `loc` with the name that a stranger gave it."""
+    return ".".join(map(str, loc))[:200] or "message"
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ No float ever travels: privacy parameters are decimal strings, so that both ends
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -20,18 +21,33 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """SHA-256 of some exact bytes."""
 
-Base64 = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
-"""Standard base64 with padding."""
+
+def _has_no_stray_bits(text: str) -> str:
+    """The last characters can have bits that no decoder reads: four spellings of one 32-byte key."""
+    if base64.b64encode(base64.b64decode(text[-4:])).decode() != text[-4:]:
+        raise ValueError("base64 ends in bits that stand for nothing")
+    return text
+
+
+Base64 = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"),
+    AfterValidator(_has_no_stray_bits),
+]
+"""Standard base64 with padding: one spelling for each bytes."""
 
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 UnixTime = Annotated[int, Field(ge=0, le=2**40)]
 """Whole seconds since 1970-01-01 UTC."""
 
-_DECIMAL = re.compile(r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,18})?$")
+_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,14})(\.[0-9]{1,18})?")
+_END = Decimal(10) ** 15
+_SMALLEST = Decimal(10) ** -18
+_EXACT = Context(prec=40)
 
 
 def _is_decimal(text: str) -> str:
-    if not _DECIMAL.match(text):
+    if not _DECIMAL.fullmatch(text):
         raise ValueError(f"{text!r} is not a plain decimal such as 0.25")
     if "." in text and text.endswith("0"):
         raise ValueError(f"{text!r} has trailing zeros: write the shortest form")
@@ -43,10 +59,10 @@ DecimalText = Annotated[str, AfterValidator(_is_decimal)]
 
 
 def decimal_text(value: Decimal | float | int | str) -> str:
-    """Return the one spelling of `value` that `DecimalText` accepts (18 decimal places at most).
+    """Return the one spelling of `value` that `DecimalText` accepts, rounded to 18 decimal places.
 
     Raises:
-        ValueError: `value` is negative, not finite or not a number.
+        ValueError: `value` is negative, not finite, not a number, or 10^15 or more.
     """
     try:
         number = Decimal(str(value))
@@ -54,8 +70,9 @@ def decimal_text(value: Decimal | float | int | str) -> str:
         raise ValueError(f"{value!r} is not a number") from error
     if not number.is_finite() or number < 0:
         raise ValueError(f"{value!r} is not a finite non-negative number")
-    text = f"{number.quantize(Decimal('1e-18')) if -number.as_tuple().exponent > 18 else number:f}"  # type: ignore[operator]
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if number >= _END or (rounded := number.copy_abs().quantize(_SMALLEST, context=_EXACT)) >= _END:
+        raise ValueError(f"{value!r} is 10^15 or more")
+    return f"{rounded:f}".rstrip("0").rstrip(".")
 
 
 class BlobRef(BaseModel):

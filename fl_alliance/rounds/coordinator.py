@@ -573,11 +573,12 @@ def _ask(p: Progress, awaits: type[m.Answer], asked: Mapping[str, m.Request]) ->
 
 
 def _abort(p: Progress, reason: str) -> Transition:
-    return Aborted(p, reason[:500]), _tell_abort(p, reason)
+    said = reason[:500] or "no reason was given"
+    return Aborted(p, said), _tell_abort(p, said)
 
 
 def _tell_abort(p: Progress, reason: str) -> tuple[Effect, ...]:
-    abort = m.Abort(**p.job.bound(p.round), reason=reason[:500])
+    abort = m.Abort(**p.job.bound(p.round), reason=reason)
     return tuple(Ask(name, abort) for name in p.job.names)
 
 

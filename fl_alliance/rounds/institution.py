@@ -240,6 +240,8 @@ class Memory:
     upload: BlobRef | None = None
     survivors: m.SurvivorList | None = None
     uploads: Mapping[str, BlobRef] = field(default_factory=lambda: MappingProxyType({}))
+    heads: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The survivors' ledger heads, as signed with the upload."""
     confirmed: tuple[str, ...] = ()
     revealed: Mapping[str, m.RevealedShares] = field(default_factory=lambda: MappingProxyType({}))
     adapter_digest: str = ""
@@ -313,6 +315,9 @@ def _proposed(state: Idle, event: Proposed) -> Transition:
 
 
 def _aborted(state: Waiting, request: m.Abort) -> Transition:
+    """Whatever the round, for the coordinator may be ahead; but an abort of another job ends nothing here."""
+    if (request.alliance, request.job) != (state.seat.plan.alliance, state.seat.plan.job):
+        raise OutOfOrder(f"abort of job {request.job}, while job {state.seat.plan.job} is under way")
     seat = replace(state.seat, round=request.round)
     return Over(state.seat.name, request.reason), (Forget(), Reply(m.Stopped(**seat.bound)))
 
@@ -397,7 +402,8 @@ def _survivor_list(state: Waiting, event: Asked) -> Transition:
     uploads = {name: update.upload for name, update in sorted(updates.items())}
     if len({upload.digest for upload in uploads.values()}) != len(uploads):
         return _refuse(state.seat, request, "NotAuthentic", "one upload stands twice in the list")
-    memory = replace(memory, survivors=request, uploads=uploads)
+    heads = {name: update.ledger_head for name, update in updates.items()}
+    memory = replace(memory, survivors=request, uploads=uploads, heads=heads)
     confirmed = m.SurvivorsConfirmed(**state.seat.bound, survivors_digest=digest_of(encode(request)))
     return _answer(state.seat, memory, confirmed, "confirmations")
 
@@ -459,6 +465,9 @@ def _release(state: Waiting, event: Asked) -> Transition:
     if len(agree) < state.seat.plan.quorum:
         reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
+    if set(record.votes) != set(agree):
+        reason = f"the record counts the votes of {record.votes}, signed are those of {agree}"
+        return _refuse(state.seat, event.request, "NotAuthentic", reason)
     memory = replace(state.memory, record_digest=digest)
     last = state.seat.round == state.seat.plan.rounds
     return _work(state.seat, memory, event.request, Keep(state.seat.round, record, last))
@@ -478,6 +487,7 @@ def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
         ),
         "adapter": (record.adapter_digest, memory.adapter_digest),
         "previous record": (record.previous_record, seat.previous_record),
+        "ledger heads": ({h.member: h.head for h in record.ledger_heads}, dict(memory.heads)),
         "uploads": (
             {u.member: u.digest for u in record.uploads},
             {n: u.digest for n, u in memory.uploads.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -16,19 +17,29 @@ class FolderBlobs:
     """The `Blobs` port over a folder; a blob's file is named by its digest and has mode 0600."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Open the store, made where it is not there (StoreFailed: it can't be made)."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreFailed(f"blobs in {folder}: {error.strerror}") from None
         self._folder = folder
 
     def put(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """Store `chunks` under `ref`, durably; see `protocol.ports.Blobs`."""
         if self.has(ref):
             return
-        descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=".part-")
+        with _named(ref):
+            descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=".part-")
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                _copy(ref, chunks, file.fileno())
-                os.fsync(file.fileno())
-            Path(name).replace(self.path(ref))
+            try:
+                _copy(ref, chunks, descriptor)
+                with _named(ref):
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            with _named(ref):
+                Path(name).replace(self.path(ref))
+                self._sync_folder()
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -36,7 +47,9 @@ class FolderBlobs:
         """Yield the bytes of `ref` from `offset` on."""
         if not self.has(ref):
             raise StoreFailed(f"there is no blob {ref.digest} of {ref.length} bytes")
-        with self.path(ref).open("rb") as file:
+        with _named(ref):
+            file = self.path(ref).open("rb")
+        with file:
             file.seek(offset)
             while block := file.read(chunk):
                 yield block
@@ -50,6 +63,14 @@ class FolderBlobs:
         """Return where the blob is or would be."""
         return self._folder / ref.digest.removeprefix("sha256:")
 
+    def _sync_folder(self) -> None:
+        """Make the new name durable: a file's own sync does not."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
 
 def _copy(ref: BlobRef, chunks: Iterable[bytes], descriptor: int) -> None:
     hasher, length = hashlib.sha256(), 0
@@ -58,7 +79,24 @@ def _copy(ref: BlobRef, chunks: Iterable[bytes], descriptor: int) -> None:
         if length > ref.length:
             raise NotAuthentic(f"blob {ref.digest}: longer than the {ref.length} bytes stated")
         hasher.update(chunk)
-        os.write(descriptor, chunk)
+        with _named(ref):
+            _write(descriptor, chunk)
     seen = "sha256:" + hasher.hexdigest()
     if (seen, length) != (ref.digest, ref.length):
         raise NotAuthentic(f"blob {ref.digest} of {ref.length} bytes: got {seen} of {length} bytes")
+
+
+def _write(descriptor: int, chunk: bytes) -> None:
+    """Write the whole chunk: on a disk that fills up, the system writes a part and raises nothing yet."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+@contextlib.contextmanager
+def _named(ref: BlobRef) -> Iterator[None]:
+    """Name what the disk refuses; what the source of a blob raises stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFailed(f"blob {ref.digest} of {ref.length} bytes: {error.strerror}") from None

@@ -20,6 +20,9 @@ from fl_alliance.protocol.plan import ModelFile
 ALLOWED_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".md", ".model")
 """None of them can hold code. Pickle files (.bin, .pt, .pth, .pkl, .ckpt) can: they run when they are opened."""
 
+ADAPTER = "adapter_config.json"
+"""transformers puts the adapter that it describes into the base, without a word."""
+
 MODEL_TYPES = ("qwen2", "qwen3")
 """Architectures whose Linear modules are all attention or MLP. Hybrids need target lists of their own."""
 
@@ -28,7 +31,7 @@ def model_files(folder: Path) -> tuple[ModelFile, ...]:
     """Return the name and digest of each file of `folder`, sorted by name.
 
     Raises:
-        BadModel: there is no such folder, or it holds a subfolder or a file that has no business there.
+        BadModel: there is no such folder, or it holds a subfolder, a link or a file that has no business there.
     """
     if not folder.is_dir():
         raise BadModel(f"{folder.name} is not a folder")
@@ -36,8 +39,12 @@ def model_files(folder: Path) -> tuple[ModelFile, ...]:
 
 
 def _model_file(path: Path) -> ModelFile:
+    if path.is_symlink():
+        raise BadModel(f"{path.name} is a symbolic link: copy the file itself (cp -L)")
     if not path.is_file():
         raise BadModel(f"{path.name} is not a plain file: a model folder has no subfolders")
+    if path.name == ADAPTER:
+        raise BadModel(f"{path.name}: the folder holds an adapter, which would be loaded into the base: merge it first")
     if path.suffix.lower() not in ALLOWED_SUFFIXES:
         raise BadModel(f"{path.name} can hold code or is of no use; allowed are {', '.join(ALLOWED_SUFFIXES)}")
     with path.open("rb") as file:
@@ -98,8 +105,8 @@ def quiet() -> None:
 def load_base(folder: Path, files: Sequence[ModelFile], *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Check `folder` against `files`, then return its model (in `dtype`, frozen) and its tokenizer.
 
-    Nothing is fetched, no code of the folder runs, only safetensors are read. A bfloat16 base is fine: adapters,
-    clipping and noise are float32 or better anyway.
+    Nothing is fetched, no code of the folder runs, only safetensors are read. Private training needs float32: in
+    bfloat16, who else is in a pass moves a unit's gradient by 1 % of C (measured), beyond `dp.MARGIN`.
 
     Raises:
         BadModel: see `check_model`; or the files do not make a model.
@@ -112,5 +119,7 @@ def load_base(folder: Path, files: Sequence[ModelFile], *, dtype: torch.dtype = 
         )
     except Exception as error:  # the loaders raise whatever they like on damaged files
         raise BadModel(f"{folder.name} can't be loaded: {type(error).__name__}: {error}") from error
+    if len(tokenizer) > model.config.vocab_size:  # else it fails at the first record that has such a token
+        raise BadModel(f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
     model.requires_grad_(False)
     return model, tokenizer

@@ -38,7 +38,7 @@ class Performance:
         return max(1, min(self.micro_batch_rows, rows)), max(1, min(self.micro_batch_tokens, tokens))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Group:
     """Units that are clipped together: no unit is in two groups of a step. Most groups are one pass."""
 

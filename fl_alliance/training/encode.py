@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from fl_alliance.errors import BadModel
@@ -19,9 +20,12 @@ IGNORED = -100
 _ANSWER = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Encoded:
-    """One record: `ids` and `labels` of the same length; `labels` is `IGNORED` outside the assistant's turns."""
+    """One record: `ids` and `labels` of the same length; `labels` is `IGNORED` outside the assistant's turns.
+
+    Private, so it has no repr.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -32,7 +36,7 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """Right-padded rows. `ids`: (rows, width). The targets, flat: where each is predicted, what it is, its weight."""
 
@@ -53,7 +57,7 @@ def encode(tokenizer: Any, dialogues: Sequence[Dialogue], max_tokens: int) -> li
     Each assistant turn is learnt up to and including its <|im_end|>; a token that straddles the border is not.
 
     Raises:
-        BadModel: the tokenizer has no chat template, or one that is not ChatML, or no offsets.
+        BadModel: the tokenizer has no chat template, one that is not ChatML or refuses a record, or no offsets.
     """
     if not dialogues:
         return []
@@ -94,8 +98,10 @@ def _render(tokenizer: Any, dialogue: Iterable[Any]) -> str:
     messages = [{"role": turn.role, "content": turn.content} for turn in dialogue]
     try:
         text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except ValueError as error:
-        raise BadModel("the tokenizer has no chat template") from error
+    except ValueError:
+        raise BadModel("the tokenizer has no chat template") from None
+    except TemplateError:  # its text may quote the record
+        raise BadModel("the tokenizer's chat template refuses the order of roles in a record") from None
     if not _ANSWER.search(text):
         raise BadModel("the tokenizer's chat template is not ChatML: no <|im_start|>assistant ... <|im_end|>")
     return text

@@ -51,8 +51,8 @@ def count_modules(model: nn.Module, targets: tuple[str, ...]) -> int:
 def attach_adapter(model: Any, plan: AdapterPlan) -> Any:
     """Return the PEFT model: `model` (frozen) with a LoRA adapter at its public starting point, in train mode.
 
-    A is drawn from `plan.public_seed` and the parameter's name alone: every institution has the same, whatever the
-    order of modules and whatever state torch's own generator is in. B is 0. With `ffa-lora` only B is trained.
+    A is drawn from `plan.public_seed` and the module's name alone: every institution has the same, whatever the order
+    of modules, the version of torch and the state of its generator. B is 0. With `ffa-lora` only B is trained.
 
     Raises:
         BadPlan: a target is an embedding or the output head, or the targets hit another number of modules.
@@ -82,12 +82,15 @@ def _refuse_embeddings(model: Any, plan: AdapterPlan) -> None:
 
 
 def _public_draw(seed: int, name: str, shape: torch.Size) -> Tensor:
-    """Return uniform numbers in +-1/sqrt(inputs), as Kaiming's start of LoRA, that depend on seed and name only."""
-    digest = hashlib.sha256(f"fl-alliance/1|lora_A|{seed}|{name}".encode()).digest()
-    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    unit = torch.rand(shape, generator=generator, dtype=torch.float32)
-    drawn: Tensor = (2.0 * unit - 1.0) / math.sqrt(shape[-1])
-    return drawn
+    """Return uniform numbers in +-1/sqrt(inputs), as Kaiming's start of LoRA, that depend on seed and name only.
+
+    SHAKE-256 of the label, 32 bits each, in float64 until the last rounding: no library's generator has a say, since
+    none promises the same numbers in its next version, and members that differ in A sum what does not belong together.
+    """
+    label = f"fl-alliance/1|lora_A|{seed}|{name.replace('.default.', '.')}"
+    words = np.frombuffer(hashlib.shake_256(label.encode()).digest(4 * shape.numel()), dtype="<u4")
+    drawn = ((words + 0.5) * 2.0**-31 - 1.0) / math.sqrt(shape[-1])
+    return torch.from_numpy(drawn.astype(np.float32)).view(shape)
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -116,13 +119,14 @@ def set_adapter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
     size = sum(parameter.numel() for parameter in parameters)
     if vector.shape != (size,):
         raise BadPlan(f"adapter vector has shape {vector.shape}, the plan's adapter needs ({size},)")
-    if not np.isfinite(vector).all():
-        raise BadPlan("adapter vector has a coordinate that is not finite")
+    with np.errstate(over="ignore"):
+        rounded = torch.from_numpy(vector.astype(np.float32))
+    if not torch.isfinite(rounded).all():
+        raise BadPlan("adapter vector has a coordinate that is not finite, or not in float32")
     start = 0
     with torch.no_grad():
         for parameter in parameters:
-            part = torch.from_numpy(vector[start : start + parameter.numel()].astype(np.float32))
-            parameter.copy_(part.view_as(parameter))
+            parameter.copy_(rounded[start : start + parameter.numel()].view_as(parameter))
             start += parameter.numel()
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ class RecordSource:
     prompt_column: str | None = None
     answer_column: str | None = None
     messages_column: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read. Nothing else of the file is looked at."""
+        named = (self.messages_column,) if self.messages_column else (self.prompt_column, self.answer_column)
+        return (self.unit_column, *(name for name in named if name is not None))
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def load_records(source: RecordSource) -> Records:
     """
     _require_columns_named(source)
     units: dict[str, list[Dialogue]] = {}
-    for number, row in _rows(source.path):
+    for number, row in _rows(source.path, source.columns):
         units.setdefault(_unit(source, number, row), []).append(_dialogue(source, number, row))
     if not units:
         raise BadRecords(f"{source.path.name} holds no record")
@@ -93,7 +99,7 @@ def _require_columns_named(source: RecordSource) -> None:
         raise BadRecords("name either messages_column, or both prompt_column and answer_column")
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield each row with its number, from 1: the line for JSONL, the row below the header for CSV and Parquet."""
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
@@ -101,54 +107,72 @@ def _rows(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise BadRecords(f"{path.name} is not a file")
     try:
-        yield from readers[path.suffix.lower()](path)
+        yield from readers[path.suffix.lower()](path, columns)
     except UnicodeDecodeError:
         raise BadRecords(f"{path.name} is not UTF-8 text") from None
     except OSError as error:
-        raise BadRecords(f"{path.name} can't be read: {error.strerror}") from None
+        raise BadRecords(f"{path.name} can't be read: {error.strerror or 'it is damaged'}") from None
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _jsonl(path: Path, _: Sequence[str]) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError):
-                raise BadRecords(f"{path.name} row {number} is not JSON") from None
+                raise BadRecords(f"{path.name} row {number} is not JSON, or names a field twice") from None
             if not isinstance(row, dict):
                 raise BadRecords(f"{path.name} row {number} is not a JSON object")
             yield number, row
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is named twice: whose record it is would depend on the reader")
+    return found
+
+
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        # strict: else a quote that is never closed makes the records of other units part of one unit's text
+        reader = csv.DictReader(file, strict=True)
         number = 0
         try:
+            _require_once(path, reader.fieldnames or (), columns)
             for number, row in enumerate(reader, start=1):
-                yield number, {name: value for name, value in row.items() if name is not None}
+                if None in row or None in row.values():  # a comma too many moves text into the unit's column
+                    raise BadRecords(f"{path.name} row {number} has another number of fields than the header")
+                yield number, row
         except csv.Error:
             raise BadRecords(f"{path.name} row {number + 1} is not CSV, or a field is above 128 KiB") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            _require_once(path, file.schema_arrow.names, columns)
+            for batch in file.iter_batches(columns=list(columns)):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pyarrow.ArrowException:
-        raise BadRecords(f"{path.name} is not a Parquet file, at row {number + 1}") from None
+    except (pyarrow.ArrowException, ValueError, OverflowError):  # the last two: a date that Python can't hold
+        raise BadRecords(f"{path.name} is not a Parquet file of text columns, at row {number + 1}") from None
+
+
+def _require_once(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    for column in columns:
+        if list(header).count(column) > 1:
+            raise BadRecords(f"{path.name} has more than one column {column!r}")
 
 
 def _cell(source: RecordSource, number: int, row: Mapping[str, Any], column: str) -> Any:
-    if column not in row:
+    if column not in row:  # the names that are there stay unsaid: a CSV without a header has a record in their place
         raise BadRecords(
-            f"{source.path.name} row {number} has no column {column!r}; there are: {', '.join(sorted(row))}"
+            f"{source.path.name} row {number} has no column {column!r} (is it spelt so, and has the file a header?)"
         )
     return row[column]
 
@@ -184,7 +208,7 @@ def _dialogue(source: RecordSource, number: int, row: Mapping[str, Any]) -> Dial
 def _chat(where: str, value: Any) -> Dialogue:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=_object)
         except (ValueError, RecursionError):
             raise BadRecords(f"{where} is not JSON") from None
     if not isinstance(value, list) or not value:
@@ -206,6 +230,10 @@ def _text(where: str, value: Any) -> str:
         raise BadRecords(f"{where} is missing or empty text")
     if any(mark in value for mark in CONTROL):
         raise BadRecords(f"{where} holds a control string of the chat format ({', '.join(CONTROL)})")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadRecords(f"{where} holds half of a character (a lone surrogate), which no tokenizer reads") from None
     return value
 
 

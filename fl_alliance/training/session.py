@@ -16,7 +16,7 @@ from opacus.accountants import RDPAccountant
 from fl_alliance.errors import BadPlan
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss
-from fl_alliance.training.dp import UnitOptimizer, inner_optimizer
+from fl_alliance.training.dp import UnitOptimizer, forget_passes, inner_optimizer
 from fl_alliance.training.encode import collate, encode_units, pad_id
 from fl_alliance.training.model import (
     adapter_size,
@@ -64,7 +64,7 @@ class TrainingSession:
 
         Raises:
             BadModel: the folder is not the plan's model.
-            BadPlan: the adapter does not fit the model, or `member` is not in the plan.
+            BadPlan: the adapter does not fit the model, `member` is not in the plan, or torch refuses the optimizer.
         """
         if member not in plan.names:
             raise BadPlan(f"{member} is not a member of job {plan.job}: {', '.join(plan.names)}")
@@ -81,6 +81,7 @@ class TrainingSession:
         self._random = SecretRandom()
         self._vector = adapter_vector(self.model)
         self._encoded: tuple[Records, list[Unit]] | None = None
+        self._optimizer()  # refuses its settings here, before anything is charged
 
     @property
     def vector(self) -> Vector:
@@ -110,6 +111,7 @@ class TrainingSession:
                     progress(step, privacy.steps_per_round)
             update = adapter_vector(self.model) - start
         finally:
+            forget_passes(self.model)
             set_adapter_vector(self.model, self._vector)
         return RoundTrained(
             update, privacy.steps_per_round, float(privacy.sampling_rate), float(privacy.noise_multiplier)

@@ -1,0 +1,224 @@
+"""One example of everything that travels, each field with a value of its own. Their bytes are in `golden/`.
+
+A file in `golden/` never changes: a new field is a new version, and what was signed once must verify for ever.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from fl_alliance.protocol import documents as d
+from fl_alliance.protocol import messages as m
+from fl_alliance.protocol import plan as p
+from fl_alliance.protocol.envelope import STATEMENT_TYPE, Envelope, Signature, label
+from fl_alliance.protocol.ids import BlobRef
+
+GOLDEN: Final = Path(__file__).parent / "golden"
+
+
+def digest(number: int) -> str:
+    return "sha256:" + f"{number:02x}" * 32
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def blob(number: int) -> BlobRef:
+    return BlobRef(digest=digest(number), length=number * 1000)
+
+
+ENVELOPES: Final = (text(b"{berlin}"), text(b"{lagos}"), text(b"{lima}"))
+FOR_EACH: Final = tuple(m.ToMember(member=name, sealed=text(name.encode() * 2)) for name in ("berlin", "lagos", "lima"))
+JOB: Final[dict[str, Any]] = {"alliance": "clinics", "job": "nouns-7", "round": 0}
+ROUND: Final[dict[str, Any]] = {**JOB, "round": 3}
+
+MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
+    "proposal": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}")),
+    "acceptance": m.Acceptance(**JOB, plan_digest=digest(1), wrap_key=text(bytes(range(32))), ledger_head=digest(2)),
+    "key-request": m.KeyRequest(**JOB, acceptances=ENVELOPES),
+    "wrapped-keys": m.WrappedKeys(**JOB, acceptances_digest=digest(3), key_fingerprint=digest(4), wrapped=FOR_EACH),
+    "key-delivery": m.KeyDelivery(**JOB, acceptances=ENVELOPES, wrapped_keys=text(b"{wrapped}")),
+    "key-accepted": m.KeyAccepted(**JOB, key_fingerprint=digest(4)),
+    "round-opening": m.RoundOpening(**ROUND, previous_record=digest(5)),
+    "round-opening.first": m.RoundOpening(**{**JOB, "round": 1}, previous_record=None),
+    "round-keys": m.RoundKeys(
+        **ROUND, plan_digest=digest(1), mask_key=text(bytes(range(32))), channel_key=text(bytes(range(32, 64)))
+    ),
+    "key-roster": m.KeyRoster(**ROUND, round_keys=ENVELOPES),
+    "sealed-shares": m.SealedShares(**ROUND, roster_digest=digest(6), shares=FOR_EACH),
+    "share-delivery": m.ShareDelivery(**ROUND, sealed_shares=ENVELOPES),
+    "sealed-update": m.SealedUpdate(**ROUND, roster_digest=digest(6), upload=blob(7), ledger_head=digest(8)),
+    "survivor-list": m.SurvivorList(**ROUND, sealed_updates=ENVELOPES, sum=blob(9)),
+    "survivors-confirmed": m.SurvivorsConfirmed(**ROUND, survivors_digest=digest(10)),
+    "confirmations": m.Confirmations(**ROUND, confirmed=ENVELOPES),
+    "revealed-shares": m.RevealedShares(**ROUND, survivors_digest=digest(10), shares=FOR_EACH),
+    "reveal-delivery": m.RevealDelivery(**ROUND, revealed_shares=ENVELOPES),
+    "sum-checked": m.SumChecked(**ROUND, survivors_digest=digest(10), sum_digest=digest(9)),
+    "sum-checks": m.SumChecks(**ROUND, sum_checked=ENVELOPES),
+    "adapter-vote": m.AdapterVote(**ROUND, sum_digest=digest(9), adapter_digest=digest(11)),
+    "release": m.Release(**ROUND, record=text(b"{record}"), votes=ENVELOPES),
+    "released": m.Released(**ROUND, record_digest=digest(5), report_digest=None, adapter=None),
+    "released.last": m.Released(**ROUND, record_digest=digest(5), report_digest=digest(12), adapter=blob(11)),
+    "abort": m.Abort(**ROUND, reason='no quorum: 1 of 3 voted for "é\u20ac\\\u2028"'),
+    "stopped": m.Stopped(**ROUND),
+    "refusal": m.Refusal(
+        **ROUND, request_digest=digest(13), error="BudgetExceeded", reason="epsilon 9 is above 8 a job"
+    ),
+}
+
+PLAN: Final = p.TrainingPlan(
+    alliance="clinics",
+    job="nouns-7",
+    rounds=12,
+    members=(
+        p.Member(name="berlin", declared_units=1000),
+        p.Member(name="lagos", declared_units=2500),
+        p.Member(name="lima", declared_units=4000),
+    ),
+    threshold=2,
+    quorum=3,
+    model=(
+        p.ModelFile(name="config.json", digest=digest(14)),
+        p.ModelFile(name="model-00001-of-00002.safetensors", digest=digest(15)),
+    ),
+    adapter=p.AdapterPlan(
+        method="lora", rank=4, alpha=8, targets=("o_proj", "q_proj"), modules=48, public_seed=2**31 - 1
+    ),
+    optimizer=p.OptimizerPlan(name="adam", learning_rate="0.0005", momentum="0.9", beta2="0.98"),
+    privacy=p.PrivacyPlan(
+        unit="patient",
+        clip_norm="1",
+        noise_multiplier="1.25",
+        sampling_rate="0.01",
+        steps_per_round=40,
+        records_per_unit=4,
+        delta="0.000001",
+        epsilon_cap="7.5",
+    ),
+    sum=p.SumPlan(coordinate_clip="0.05", bits=12),
+    max_tokens=512,
+    release_to_coordinator=True,
+    phase_seconds=900,
+)
+
+DOCUMENTS: Final[dict[str, d.Document]] = {
+    "alliance-members": d.AllianceMembers(
+        alliance="clinics",
+        members=(
+            d.AllianceMember(name="berlin", role="institution", identity=text(bytes([1]) * 32)),
+            d.AllianceMember(name="lagos", role="institution", identity=text(bytes([2]) * 32)),
+            d.AllianceMember(name="office", role="coordinator", identity=text(bytes([3]) * 32)),
+        ),
+    ),
+    "training-plan": PLAN,
+    "institution-policy": d.InstitutionPolicy(
+        institution="lagos",
+        dataset="cases",
+        epsilon_per_job="8",
+        epsilon_per_dataset="24",
+        epsilon_per_year="12.5",
+        delta_max="0.00001",
+        allowed_units=("patient", "Fall mit Überweisung"),
+        minimum_members=3,
+        allowed_models=(digest(16),),
+    ),
+    "charge": d.LedgerEntry(
+        sequence=17,
+        previous=digest(17),
+        institution="lagos",
+        dataset="cases",
+        dataset_digest=digest(18),
+        alliance="clinics",
+        job="nouns-7",
+        round=3,
+        plan_digest=digest(1),
+        unit="patient",
+        event=d.SampledGaussian(noise_multiplier="1.25", sampling_rate="0.01", steps=40),
+        delta="0.000001",
+        time=1_790_000_000,
+    ),
+    "round-record": d.RoundRecord(
+        alliance="clinics",
+        job="nouns-7",
+        round=3,
+        plan_digest=digest(1),
+        roster_digest=digest(6),
+        members=("berlin", "lagos", "lima"),
+        uploads=(
+            d.Upload(member="berlin", digest=digest(19), length=33_005),
+            d.Upload(member="lagos", digest=digest(20), length=33_006),
+            d.Upload(member="lima", digest=digest(21), length=33_007),
+        ),
+        sum_digest=digest(9),
+        adapter_digest=digest(11),
+        ledger_heads=(
+            d.LedgerHead(member="berlin", head=digest(22)),
+            d.LedgerHead(member="lagos", head=digest(23)),
+            d.LedgerHead(member="lima", head=digest(24)),
+        ),
+        votes=("berlin", "lima"),
+        previous_record=digest(5),
+        time=1_790_000_001,
+    ),
+    "privacy-report": d.PrivacyReport(
+        institution="lagos",
+        dataset="cases",
+        alliance="clinics",
+        job="nouns-7",
+        plan_digest=digest(1),
+        unit="patient",
+        delta="0.000001",
+        epsilon_pld="3.17",
+        epsilon_rdp="3.61",
+        dataset_epsilon_pld="5.02",
+        dataset_epsilon_rdp="5.9",
+        entries=17,
+        ledger_head=digest(8),
+        adapter_digest=digest(11),
+        policy_digest=digest(25),
+        time=1_790_000_002,
+        statement="Whether one patient is in the data changes\nno answer by more than a factor of exp(3.17).",
+    ),
+    "evidence-manifest": d.EvidenceManifest(
+        institution="lagos",
+        key=text(bytes([2]) * 32),
+        files=(
+            d.ManifestFile(name="ledger.jsonl", digest=digest(26), length=0),
+            d.ManifestFile(name="rounds/0003/record.json", digest=digest(5), length=4 << 30),
+        ),
+    ),
+}
+
+ENVELOPE: Final[dict[str, Envelope]] = {
+    "message": Envelope(
+        payload=text(b'{"a":1}'),
+        payloadType=label(
+            kind="sum-checked", sender="lagos", receiver="office", alliance="clinics", job="nouns-7", round_number=3
+        ),
+        signatures=(Signature(keyid=digest(27), sig=text(bytes(range(64)))),),
+    ),
+    "document": Envelope(
+        payload=text(b'{"_type":"https://in-toto.io/Statement/v1"}'),
+        payloadType=STATEMENT_TYPE,
+        signatures=(
+            Signature(keyid=digest(27), sig=text(bytes(range(64)))),
+            Signature(keyid=digest(28), sig=text(bytes(range(64, 128)))),
+        ),
+    ),
+}
+
+
+def golden(folder: str, name: str) -> bytes:
+    return (GOLDEN / folder / f"{name}.json").read_bytes()
+
+
+def objects() -> dict[tuple[str, str], BaseModel]:
+    """(folder, name) -> the object whose bytes the file holds. A document travels as a statement."""
+    found: dict[tuple[str, str], BaseModel] = {("messages", name): message for name, message in MESSAGES.items()}
+    found |= {("documents", name): d.statement_for(document) for name, document in DOCUMENTS.items()}
+    return found | {("envelopes", name): envelope for name, envelope in ENVELOPE.items()}

@@ -1,0 +1,24 @@
+"""One tiny model for the whole folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fl_alliance.training.base import quiet
+from tests.training import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny matrices gain nothing from threads, and a second test run on the machine loses."""
+    torch.set_num_threads(1)
+    quiet()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder. Read only: a test that changes it copies it first."""
+    return tiny.make_folder(tmp_path_factory.mktemp("tiny") / "model")

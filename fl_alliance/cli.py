@@ -6,12 +6,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from fl_alliance.errors import AllianceError, JobAborted
+from fl_alliance.errors import AllianceError, BadConfig, JobAborted, MalformedMessage
+
+M = TypeVar("M", bound=BaseModel)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,9 +41,11 @@ def coordinator_init(
     port: Annotated[int, typer.Option(help="TCP port of the only public listener.")] = 9443,
 ) -> None:
     """Make the alliance's roots and the coordinator's keys."""
+    from fl_alliance.parties.config import CoordinatorConfig
     from fl_alliance.parties.setup import coordinator_init as make
 
-    console.print(f"root fingerprint {make(home, alliance=alliance, host=host, port=port)}")
+    _check(CoordinatorConfig, alliance=alliance, host=host, port=port)
+    _say(f"root fingerprint {make(home, alliance=alliance, host=host, port=port)}")
 
 
 @coordinator_app.command("admit")
@@ -51,13 +56,13 @@ def coordinator_admit(
 ) -> None:
     """Sign an institution's request and publish the list of members anew."""
     from fl_alliance.parties import setup
-    from fl_alliance.parties.files import read_file, write_atomically
-    from fl_alliance.protocol.codec import decode, encode
+    from fl_alliance.parties.files import write_atomically
+    from fl_alliance.protocol.codec import encode
 
-    joined = decode(setup.JoinRequest, read_file(request, "join request"))
+    joined = _read(setup.JoinRequest, request, "join request")
     write_atomically(out, encode(setup.coordinator_admit(home, joined)))
     setup.publish_members(home)
-    console.print(f"{joined.name} is a member; give it {out}")
+    _say(f"{joined.name} is a member; give it {out}")
 
 
 @coordinator_app.command("propose")
@@ -67,7 +72,7 @@ def coordinator_propose(home: Folder, plan: Annotated[Path, typer.Argument(help=
     from fl_alliance.parties.plans import read_plan
     from fl_alliance.parties.wiring import propose
 
-    console.print(f"signed {propose(home, read_plan(read_file(plan, 'plan')))}")
+    _say(f"signed {propose(home, read_plan(read_file(plan, 'plan')))}")
 
 
 @coordinator_app.command("run")
@@ -85,9 +90,11 @@ def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name 
 def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
     """Make every key of the institution on site, and a request with the public halves."""
     from fl_alliance.parties.setup import institution_init as make
+    from fl_alliance.protocol.plan import Member
 
+    _check(Member, name=name, declared_units=1)
     make(home, name=name)
-    console.print(f"send {home / 'join-request.json'} to the alliance's admin; no private key is in it")
+    _say(f"send {home / 'join-request.json'} to the alliance's admin; no private key is in it")
 
 
 @institution_app.command("install")
@@ -96,11 +103,9 @@ def institution_install(
 ) -> None:
     """Pin the alliance's roots from the membership file."""
     from fl_alliance.parties import setup
-    from fl_alliance.parties.files import read_file
-    from fl_alliance.protocol.codec import decode
 
-    fingerprint = setup.institution_install(home, decode(setup.Membership, read_file(membership, "membership")))
-    console.print(f"root fingerprint {fingerprint}\ncompare it with the admin by phone before you run anything")
+    fingerprint = setup.institution_install(home, _read(setup.Membership, membership, "membership"))
+    _say(f"root fingerprint {fingerprint}\ncompare it with the admin by phone before you run anything")
 
 
 @institution_app.command("sign-policy")
@@ -110,7 +115,7 @@ def institution_sign_policy(home: Folder, policy: Annotated[Path, typer.Argument
     from fl_alliance.parties.plans import read_policy
     from fl_alliance.parties.wiring import sign_policy
 
-    console.print(f"signed {sign_policy(home, read_policy(read_file(policy, 'policy')))}")
+    _say(f"signed {sign_policy(home, read_policy(read_file(policy, 'policy')))}")
 
 
 @institution_app.command("check")
@@ -123,9 +128,9 @@ def institution_check(home: Folder) -> None:
 
     config = load(InstitutionConfig, home / "institution.toml")
     for file in model_files(home / config.model_folder):
-        console.print(f"model {file.name} {file.digest}")
+        _say(f"model {file.name} {file.digest}")
     load_records(record_source(config.data, home))
-    console.print(f"records of {config.data.name} can be read, every row has its {config.data.unit_column}")
+    _say(f"records of {config.data.name} can be read, every row has its {config.data.unit_column}")
 
 
 @institution_app.command("run")
@@ -147,8 +152,8 @@ def audit_verify(
     """Verify signatures, chain and every epsilon of an evidence folder, offline."""
     from fl_alliance.parties.auditor import verify_evidence
 
-    verify_evidence(folder, root=root, say=lambda line: console.print(line, soft_wrap=True))
-    console.print("the evidence holds")
+    verify_evidence(folder, root=root, say=_say)
+    _say("the evidence holds")
 
 
 @app.command("demo")
@@ -174,6 +179,35 @@ def demo(
     show_outcome(console, outcome)
 
 
+def _say(line: str) -> None:
+    """Print one line as it is: a path or a name is neither wrapped nor read as markup."""
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def _read(kind: type[M], path: Path, what: str) -> M:
+    """Return the `kind` in the file `path`.
+
+    Raises:
+        BadConfig: it can't be read or is none; the text names the file and the field.
+    """
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.protocol.codec import decode
+
+    try:
+        return decode(kind, read_file(path, what))
+    except MalformedMessage as error:
+        raise BadConfig(f"{what}: {path} is none ({error})") from None
+
+
+def _check(kind: type[BaseModel], **values: object) -> None:
+    """Refuse values that `kind` would refuse (BadConfig names field, value and rule): before anything is written."""
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise BadConfig(problems) from None
+
+
 def _next_folder(parent: Path) -> Path:
     number = 1
     while (parent / f"demo-{number}").exists():
@@ -182,12 +216,22 @@ def _next_folder(parent: Path) -> Path:
 
 
 def main() -> None:
-    """Run the command line; a named error becomes one line and exit code 1."""
+    """Run the command line; a named error, or a library that is not installed, becomes one line and exit code 1."""
     try:
         app()
     except AllianceError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __package__:
+            raise
+        _refuse(BadConfig(f"this command needs {error.name}: install fl-alliance[institution], or [coordinator]"))
+
+
+def _refuse(error: AllianceError) -> NoReturn:
+    """Print one line, also where the text holds line ends or terminal codes of a foreign file, and leave."""
+    line = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
+    print(line, file=sys.stderr)  # noqa: T201
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class Gate:
         self.name, self.plan, self.said = name, plan, said
         self.replies: dict[tuple[str, int], m.Answer] = {}
         self.done: list[tuple[str, int]] = []
-        self.added: str | None = None
+        self.stated = self.added = ""
+        """Digests: the sum in the list that I confirmed, and what the uploads in it add up to."""
         self.kept: list[str] = []
         self.over = False
 
@@ -82,7 +83,7 @@ class Gate:
         if isinstance(answer, m.SealedUpdate):
             assert ("Seal", answer.round) in self.done
         if isinstance(answer, m.SumChecked):
-            assert answer.sum_digest == self.added
+            assert answer.sum_digest == self.added == self.stated
 
     def _is_last(self, answer: m.Answer) -> bool:
         return isinstance(answer, m.Released) and answer.round == self.plan.rounds
@@ -156,6 +157,8 @@ class Site(House):
             self.state = before
             return refusal_of(request, "OutOfOrder", str(error))
         self.replies[encode(request)] = answer
+        if isinstance(request, m.SurvivorList) and isinstance(answer, m.SurvivorsConfirmed):
+            self.gate.stated = request.sum.digest
         return answer
 
     def take(self, event: i.Event) -> m.Answer:

@@ -116,3 +116,19 @@ def test_a_job_that_is_cancelled_without_a_reason_says_so():
     world = world_of()
     world.event(c.Cancelled(""))
     assert world.state.reason == "no reason was given"
+
+
+def test_a_release_with_fewer_votes_than_the_quorum_is_kept_by_nobody_though_the_record_counts_them_truly():
+    """The coordinator that would sign it is not ours: record and votes agree, and are too few."""
+    world = world_of()
+    while not any((ask.request.kind, ask.request.round) == ("release", 2) for ask in world.wire):
+        assert world.honest_step()
+    asked = world.asked(world.wire[0].request)
+    assert isinstance(asked, i.Asked)
+    assert asked.record is not None
+    votes = {name: vote for name, vote in asked.relayed.items() if name != "bees"}
+    few = i.Asked(asked.request, votes, asked.record.model_copy(update={"votes": ("ants", "cats")}), digest_of(b"few"))
+    said = world.sites["ants"].take(few)
+    assert isinstance(said, m.Refusal)
+    assert said.reason == "2 members voted for this adapter, the quorum is 3"
+    assert ("Keep", 2) not in world.sites["ants"].gate.done

@@ -61,7 +61,8 @@ def test_killed_at_any_moment_it_holds_every_event_and_reply_that_was_acknowledg
         assert process.stdout is not None
         heard = [process.stdout.readline() for _ in range(lines)]
         process.kill()
-        heard += process.communicate()[0].splitlines()
+        heard += process.stdout.read().splitlines()
+        process.communicate()
         last = max(int(line) for line in heard if line.strip().isdigit())
         journal = SqliteJournal(path)
         bodies = [body for kind, body in journal.events("job") if kind == f"run-{run}"]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fl_alliance.errors import BadPlan, NotAuthentic, OutOfOrder
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.parties.accounts import Accounts
+from fl_alliance.parties.adder import signed_pieces
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
@@ -29,6 +30,7 @@ from fl_alliance.protocol.ports import Blobs
 from fl_alliance.rounds import institution as machine
 from fl_alliance.secagg import cipher, fixedpoint, keywrap, masks, packing, shares
 from fl_alliance.secagg.parameters import SumParameters, sum_parameters
+from fl_alliance.secagg.worker import ISOLATED, CipherWorker, Performance
 
 Vector = NDArray[np.float64]
 T = TypeVar("T")
@@ -85,7 +87,9 @@ class InstitutionDesk:
         accounts: Accounts,
         trainer: Callable[[TrainingPlan], Trainer],
         public_documents: Mapping[str, bytes],
+        performance: Performance = ISOLATED,
     ) -> None:
+        self._performance = performance
         self._name, self._identity, self._jobs, self._blobs = name, identity, jobs, blobs
         self._accounts, self._new_trainer, self._public = accounts, trainer, public_documents
         self._plan: TrainingPlan | None = None
@@ -147,6 +151,10 @@ class InstitutionDesk:
         return sum_parameters(members=len(self.plan.members), bits=self.plan.sum.bits)
 
     @property
+    def _worker(self) -> CipherWorker:
+        return CipherWorker(self._parameters, self._performance)
+
+    @property
     def _model(self) -> Trainer:
         return _there(self._trainer, "model")
 
@@ -181,7 +189,7 @@ class InstitutionDesk:
             raise NotAuthentic(f"no key is wrapped for {self._name}")
         private = _there(self._wrap_private, "wrap key")
         data = keywrap.unwrap_key(_raw(mine), private, self._wrap_info(self._name))
-        key = cipher.AllianceKey.from_bytes(self._parameters, data)
+        key = self._worker.load_key(data)
         if key.fingerprint() != work.keys.key_fingerprint:
             raise NotAuthentic(f"the key's fingerprint is {key.fingerprint()}, not {work.keys.key_fingerprint}")
         self._key, self._wrap_private = key, None
@@ -229,7 +237,7 @@ class InstitutionDesk:
         slots = packing.pack(digits, parameters)
         towards = {**self._session(), "publics": {name: self._publics[name] for name in work.dealers}}
         masked = masks.add_masks(slots, modulus_bits=parameters.modulus_bits, **towards)
-        upload = cipher.seal(masked, key=_there(self._key, "alliance key"), parameters=parameters)
+        upload = self._worker.seal(masked, key=_there(self._key, "alliance key"))
         self._update = None
         ref = blob_ref(upload)
         self._blobs.put(ref, [upload])
@@ -246,10 +254,10 @@ class InstitutionDesk:
         )
 
     def _add_again(self, work: machine.AddAgain) -> BlobRef:
-        uploads = (b"".join(self._blobs.read(ref)) for _, ref in sorted(work.uploads.items()))
-        self._total = cipher.add(
-            _checked(uploads, work.uploads), parameters=self._parameters, slots=self._slots, count=len(work.uploads)
-        )
+        with self._worker.running_sum(self._slots) as total:
+            for name, ref in sorted(work.uploads.items()):
+                total.take(signed_pieces(self._blobs, ref), f"the upload of {name}")
+            self._total = total.to_bytes()
         return blob_ref(self._total)
 
     def _open_sum(self, work: machine.OpenSum) -> str:
@@ -275,8 +283,8 @@ class InstitutionDesk:
             context=context,
         )
         key = _there(self._key, "alliance key")
-        data = self._total or next(_checked(iter([b"".join(self._blobs.read(work.sum))]), {"the sum": work.sum}))
-        total = cipher.open_sum(data, key=key, parameters=self._parameters, slots=self._slots)
+        data = self._total or b"".join(signed_pieces(self._blobs, work.sum))
+        total = self._worker.open_sum(data, key=key, slots=self._slots)
         total = masks.remove_self_masks(total, self_seeds=seeds.selfs, context=context, modulus_bits=bits)
         return masks.remove_pairwise_masks(
             total,
@@ -334,14 +342,6 @@ _METHODS: dict[type[machine.Work], Callable[[InstitutionDesk, Any], object]] = {
     machine.OpenSum: InstitutionDesk._open_sum,
     machine.Keep: InstitutionDesk._keep,
 }
-
-
-def _checked(uploads: Any, refs: Mapping[str, BlobRef]) -> Any:
-    """Yield uploads that have the digests which their senders signed."""
-    for data, (name, ref) in zip(uploads, sorted(refs.items()), strict=True):
-        if blob_ref(data) != ref:
-            raise NotAuthentic(f"the upload of {name} has digest {digest_of(data)}, signed was {ref.digest}")
-        yield data
 
 
 def _replace_folder(new: Path, old: Path) -> None:

@@ -21,10 +21,13 @@ from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.plan import Member, SumPlan, TrainingPlan
 from fl_alliance.rounds import coordinator as c
 from fl_alliance.rounds import institution as i
+from fl_alliance.secagg.worker import Performance
 from tests.rounds.play import House, Play, make_plan
 
 Vector = NDArray[np.float64]
 CLIP = 0.5
+HERE = Performance(processes=0)
+"""Thousands of rounds: no worker process for each; tests/secagg and tests/parties have them."""
 
 
 def names_of(members: int) -> tuple[str, ...]:
@@ -103,6 +106,7 @@ class RealHouse(House):
             accounts=NoAccounts(),  # type: ignore[arg-type]
             trainer=lambda _: self.trainer,
             public_documents={},
+            performance=HERE,
         )
         self.desk._plan, self.desk._digest = plan, digest_of(encode(plan))
 
@@ -121,7 +125,7 @@ class RealPlay(Play):
     def __init__(self, plan: TrainingPlan, updates: Vector) -> None:
         self.blobs = MemoryBlobs()
         self.updates = dict(zip(plan.names, updates, strict=True))
-        self.adder = UploadAdder(plan, self.blobs)
+        self.adder = UploadAdder(plan, self.blobs, HERE)
         super().__init__(plan)
 
     def house(self, name: str) -> House:

@@ -82,7 +82,7 @@ def test_measured_noise_of_a_full_sum_is_within_the_bound(members, bits):
     context = cipher._context(p)
     with cipher._Memory() as memory:
         decryptor = seal_api.Decryptor(context, cipher._secret_key(key, context, memory))
-        (ciphertext,) = cipher._load(cipher.Kind.SUM, total, p, 4096, memory)
+        (ciphertext,) = cipher._load(cipher.frame.read(cipher.Kind.SUM, total, p, 4096), p, memory)
         least = (CIPHER_MODULUS // (43 * members * p.plain_modulus)).bit_length() - 1
         assert decryptor.invariant_noise_budget(ciphertext) >= least
 

@@ -52,13 +52,16 @@ MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
     "key-roster": m.KeyRoster(**ROUND, round_keys=ENVELOPES),
     "sealed-shares": m.SealedShares(**ROUND, roster_digest=digest(6), shares=FOR_EACH),
     "share-delivery": m.ShareDelivery(**ROUND, sealed_shares=ENVELOPES),
-    "sealed-update": m.SealedUpdate(**ROUND, roster_digest=digest(6), upload=blob(7), ledger_head=digest(8)),
+    "sealed-update": m.SealedUpdate(
+        **ROUND, roster_digest=digest(6), dealers_digest=digest(14), upload=blob(7), ledger_head=digest(8)
+    ),
     "survivor-list": m.SurvivorList(**ROUND, sealed_updates=ENVELOPES, sum=blob(9)),
     "survivors-confirmed": m.SurvivorsConfirmed(**ROUND, survivors_digest=digest(10)),
     "confirmations": m.Confirmations(**ROUND, confirmed=ENVELOPES),
-    "revealed-shares": m.RevealedShares(**ROUND, survivors_digest=digest(10), shares=FOR_EACH),
+    "revealed-shares": m.RevealedShares(**ROUND, survivors_digest=digest(10), sealed="AAAA"),
     "reveal-delivery": m.RevealDelivery(**ROUND, revealed_shares=ENVELOPES),
     "sum-checked": m.SumChecked(**ROUND, survivors_digest=digest(10), sum_digest=digest(9)),
+    "sum-checked.not-drawn": m.SumChecked(**ROUND, survivors_digest=digest(10), sum_digest=None),
     "sum-checks": m.SumChecks(**ROUND, sum_checked=ENVELOPES),
     "adapter-vote": m.AdapterVote(**ROUND, sum_digest=digest(9), adapter_digest=digest(11)),
     "release": m.Release(**ROUND, record=text(b"{record}"), votes=ENVELOPES),
@@ -155,6 +158,7 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
             d.Upload(member="lima", digest=digest(21), length=33_007),
         ),
         sum_digest=digest(9),
+        sum_length=9,
         adapter_digest=digest(11),
         ledger_heads=(
             d.LedgerHead(member="berlin", head=digest(22)),

@@ -29,8 +29,9 @@ class Needles:
         for form in self._names:
             self._starting.setdefault(int.from_bytes(form[:8], "little"), []).append(form)
         self._heads = np.array(sorted(self._starting), np.uint64)
-        self._doors = np.zeros(1 << 16, bool)
-        self._doors[self._heads & np.uint64(0xFFFF)] = True
+        self._doors = np.zeros((4, 1 << 16), bool)
+        for n, door in enumerate(self._doors):
+            door[self._heads >> np.uint64(16 * n) & np.uint64(0xFFFF)] = True
 
     def found_in(self, data: bytes) -> set[str]:
         """Return the names of the secrets of which a piece is in `data`."""
@@ -41,7 +42,9 @@ class Needles:
         """Yield each place whose 8 bytes begin a form, with these bytes. Numpy does what a loop is too slow for."""
         for offset in (0, 1):
             pairs = np.frombuffer(data, "<u2", count=max(0, (len(data) - offset) // 2), offset=offset)
-            at = np.flatnonzero(self._doors[pairs[:-3]])
+            at = np.flatnonzero(self._doors[0][pairs[:-3]])
+            for n in (1, 2, 3):
+                at = at[self._doors[n][pairs[at + n]]]
             heads = sum(pairs[at + n].astype(np.uint64) << np.uint64(16 * n) for n in range(4))
             for place in np.flatnonzero(np.isin(heads, self._heads)).tolist():
                 yield int(at[place]) * 2 + offset, int(heads[place])

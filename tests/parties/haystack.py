@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import itertools
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 _PIECE = 32
-_PIECES = 8
+_PIECES = 16
 _RUN = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
 
 
 class Needles:
     """Pieces of secrets, in every form in which they are looked for.
 
-    Of each secret up to 8 pieces of 32 bytes are taken, spread over it: a part of an update is found as well.
+    Of each secret up to 16 pieces of 32 bytes are taken, spread over it: a sixteenth of an update is found as well.
     """
 
     def __init__(self, secrets: Mapping[str, bytes]) -> None:
@@ -51,16 +50,17 @@ class Needles:
 
 
 def _pieces(secret: bytes) -> Iterator[bytes]:
-    """Yield pieces spread over a secret, each beginning with a number of 8 bytes."""
+    """Yield pieces spread over a secret. Zeros, as at the end of a packed update, are none."""
     last = max(0, len(secret) - _PIECE)
-    for wanted in sorted({last * k // (_PIECES - 1) // 8 * 8 for k in range(_PIECES)}):
-        around = (secret[start : start + _PIECE] for start in range(wanted, min(wanted + 256, last) + 1, 8))
-        yield from itertools.islice(filter(_is_rare, around), 1)
+    for wanted in sorted({max(0, last - 8) * k // (_PIECES - 1) // 8 * 8 for k in range(_PIECES)}):
+        around = [secret[start : start + _PIECE] for start in range(wanted, min(wanted + 64, last) + 1, 4)]
+        varied = [piece for piece in around if len(set(piece)) > 6]
+        yield from sorted(varied, key=_is_common)[:1]
 
 
-def _is_rare(piece: bytes) -> bool:
-    """Zeros, and digits at a bound, are everywhere: a piece is none that many programs have in memory."""
-    return len(set(piece)) > 6 and len(set(piece[:8])) > 2
+def _is_common(piece: bytes) -> bool:
+    """Say whether a piece begins as half the memory of any program does: correct to look for, but slow."""
+    return 0 in piece[:2] or len(set(piece[:8])) < 3
 
 
 def _forms(secret: bytes) -> Iterator[bytes]:

@@ -234,6 +234,18 @@ def test_a_membership_that_is_none_is_refused_by_file(alliance: Shell):
     assert "kind" in line
 
 
+def test_an_institution_that_calls_itself_coordinator_is_not_admitted(alliance: Shell):
+    text = (alliance.here / "lagos/join-request.json").read_text()
+    alliance.write("odd.json", text.replace('"name":"lagos"', '"name":"coordinator"'))
+    line = alliance.refuse("coordinator", "admit", "office", "odd.json", "--out", "odd-membership.json")
+    assert "'coordinator' is the coordinator's own name" in line
+
+
+def test_another_institutions_membership_is_not_installed(alliance: Shell):
+    line = alliance.refuse("institution", "install", "lagos", "lima.membership.json")
+    assert line == "BadInput: name: the membership is for 'lima', this folder is 'lagos'"
+
+
 def test_another_institution_of_the_same_name_is_refused(alliance: Shell):
     alliance.type("institution", "init", "twin", "--name", "lagos")
     line = alliance.refuse("coordinator", "admit", "office", "twin/join-request.json", "--out", "twin.json")
@@ -249,8 +261,9 @@ def test_another_institution_of_the_same_name_is_refused(alliance: Shell):
         (POLICY.replace('"8"', "8"), ["epsilon_per_job", "valid string"]),
         (POLICY.replace('dataset = "cases"', ""), ["dataset", "Field required"]),
         (POLICY.replace("minimum_members = 3", "minimum_members = 1"), ["minimum_members", "greater than or equal"]),
+        (POLICY.replace('"12"', "2027-01-01"), ["epsilon_per_dataset", "2027-01-01", "plain decimal"]),
     ],
-    ids=["no TOML", "unknown field", "negative", "a number", "missing", "too few members"],
+    ids=["no TOML", "unknown field", "negative", "a number", "missing", "too few members", "a date"],
 )
 def test_a_policy_with_a_wrong_field_is_not_signed(alliance: Shell, text: str, said: list[str]):
     alliance.write("policy.toml", text)
@@ -268,14 +281,14 @@ def test_a_policy_with_a_wrong_field_is_not_signed(alliance: Shell, text: str, s
         ({"quorum": 1}, ["quorum", "greater than or equal to 2"]),
         ({"threshold": 9}, ["threshold 9 must be above half of 3 members and at most all"]),
         ({"members": [{"name": "lagos", "declared_units": 1000}]}, ["members", "at least 3 items"]),
-        ({"alliance": "schools"}, ["members: all must be admitted to alliance clinics"]),
+        ({"alliance": "schools"}, ["alliance: 'schools', this coordinator's is 'clinics'"]),
         (
             {
                 "members": [{"name": name, "declared_units": 1000} for name in (*NAMES, "oslo")],
                 "threshold": 3,
                 "quorum": 3,
             },
-            ["members: oslo must be admitted to alliance clinics"],
+            ["members: oslo must be admitted to alliance clinics first"],
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -48,7 +48,7 @@ class CoordinatorConfig(_Config):
     """`coordinator.toml` in the coordinator's folder."""
 
     alliance: Name
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
 
 

@@ -31,7 +31,7 @@ def read_policy(data: bytes) -> InstitutionPolicy:
         BadConfig: not TOML, or a field is wrong; the text names it.
     """
     try:
-        return InstitutionPolicy.model_validate_json(json.dumps(tomllib.loads(data.decode())))
+        return InstitutionPolicy.model_validate_json(json.dumps(tomllib.loads(data.decode()), default=str))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"policy: not TOML ({error})") from error
     except ValidationError as error:
@@ -39,4 +39,11 @@ def read_policy(data: bytes) -> InstitutionPolicy:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}" for e in error.errors())
+    """Name each field, its rule and, where it is short, the value that was given."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}{_given(e['input'])}" for e in error.errors()
+    )
+
+
+def _given(value: object) -> str:
+    return f", got {value!r:.80}" if isinstance(value, str | int | float | bool) else ""

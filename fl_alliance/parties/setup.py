@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
 from fl_alliance.errors import BadConfig, BadInput
-from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties import pki
 from fl_alliance.parties.config import CoordinatorConfig, load
@@ -172,6 +172,9 @@ def coordinator_admit(home: Path, request: JoinRequest) -> Membership:
     Raises:
         BadInput: another institution has the name, or the signing request is wrong.
     """
+    if request.name == COORDINATOR:
+        raise BadInput(f"name: {request.name!r} is the coordinator's own name, the institution must choose another")
+    public_key_of(request.identity)  # a key that is none would be found at the next job, by everybody
     keys = Keys(home)
     kept = keys.requests / f"{request.name}.json"
     if kept.exists() and kept.read_bytes() != encode(request):
@@ -197,7 +200,13 @@ def institution_install(home: Path, membership: Membership) -> str:
     """Pin a membership in an institution's folder and return the fingerprint to compare by phone.
 
     The list of members that was shown here before is forgotten: another root may have signed it.
+
+    Raises:
+        BadInput: the membership is another institution's.
     """
+    mine = decode(JoinRequest, read_file(home / "join-request.json", "join request")).name
+    if membership.name != mine:
+        raise BadInput(f"name: the membership is for {membership.name!r}, this folder is {mine!r}")
     keys = Keys(home)
     root = AllianceRoot(key=membership.root)
     keys.members.unlink(missing_ok=True)

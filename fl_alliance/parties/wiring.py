@@ -37,9 +37,11 @@ def propose(home: Path, plan: TrainingPlan) -> Path:
         BadPlan: a member is not admitted, another alliance is named, or the job has another plan already.
     """
     config = load(CoordinatorConfig, home / "coordinator.toml")
+    if plan.alliance != config.alliance:
+        raise BadPlan(f"alliance: {plan.alliance!r}, this coordinator's is {config.alliance!r}")
     strangers = sorted(set(plan.names) - {request.name for request in setup.admitted(home)})
-    if strangers or plan.alliance != config.alliance:
-        raise BadPlan(f"members: {', '.join(strangers) or 'all'} must be admitted to alliance {config.alliance}")
+    if strangers:
+        raise BadPlan(f"members: {', '.join(strangers)} must be admitted to alliance {config.alliance} first")
     path = home / "jobs" / plan.job / "plan.dsse.json"
     envelope = sign_document(IdentityKey.load(setup.Keys(home).identity), plan)
     if path.exists() and path.read_bytes() != envelope:
@@ -55,6 +57,7 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
 
     config = load(CoordinatorConfig, home / "coordinator.toml")
     keys = setup.Keys(home)
+    read_file(home / "jobs" / job / "plan.dsse.json", "plan of the job")  # before anything listens
     blobs = FolderBlobs(home / "blobs")
     link = FlowerCoordinatorLink(
         host=config.host,

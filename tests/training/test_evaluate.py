@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fl_alliance.training.encode import encode_units
 from fl_alliance.training.evaluate import heldout_loss, train_plain
-from fl_alliance.training.model import adapter_vector
+from fl_alliance.training.model import adapter_vector, attach_adapter, set_adapter_vector
 from tests.training import tiny
 
 RECORDS = tiny.records_with([1, 3, 2, 0, 1])
@@ -56,3 +56,15 @@ def test_plain_training_learns_is_repeatable_and_tells_its_steps(folder: Path) -
     assert adapter_vector(again).tolist() == adapter_vector(model).tolist()
     before, after = (heldout_loss(one, tokenizer, RECORDS, 64) for one in (fresh, model))
     assert after < before - 0.5
+
+
+def test_plain_training_is_the_private_one_without_clip_and_noise(folder: Path) -> None:
+    """The same samples (all), the same records (at most k), the same mean: two steps of a plain loop."""
+    plan = tiny.plan_of(folder, sampling_rate="1", records_per_unit=2)
+    model, tokenizer = train_plain(folder, plan, RECORDS, steps=2)
+    parallel = attach_adapter(tiny.load_base(folder, tiny.model_files(folder))[0], plan.adapter)
+    units = encode_units(tokenizer, RECORDS, plan.max_tokens)
+    for _ in range(2):
+        step = sum(tiny.plain_gradient(parallel, unit[:2]) for unit in units) / len(units)
+        set_adapter_vector(parallel, adapter_vector(parallel) - step.numpy())
+    assert adapter_vector(model) == pytest.approx(adapter_vector(parallel), rel=1e-3, abs=1e-5)

@@ -89,12 +89,14 @@ def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name 
 @institution_app.command("init")
 def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
     """Make every key of the institution on site, and a request with the public halves."""
+    from fl_alliance.parties.setup import fingerprint_of
     from fl_alliance.parties.setup import institution_init as make
     from fl_alliance.protocol.plan import Member
 
     _check(Member, name=name, declared_units=1)
-    make(home, name=name)
+    request = make(home, name=name)
     _say(f"send {home / 'join-request.json'} to the alliance's admin; no private key is in it")
+    _say(f"key fingerprint {fingerprint_of(request)}: for the policies of your partners, by phone")
 
 
 @institution_app.command("install")

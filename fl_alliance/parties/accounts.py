@@ -16,9 +16,9 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.accountant import Accountant, PldAccountant
-from fl_alliance.privacy.ledger import Ledger, check_charge, check_plan, next_entry, of_job
+from fl_alliance.privacy.ledger import Ledger, check_charge, check_partners, check_plan, next_entry, of_job
 from fl_alliance.privacy.report import build_report, render_html
-from fl_alliance.protocol.documents import InstitutionPolicy, RoundRecord
+from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, RoundRecord
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.store.ledger_file import LedgerFile
@@ -42,13 +42,14 @@ class Accounts:
         self._policy_bytes = read_file(policy, "policy")
         self.policy = open_document(self._policy_bytes, InstitutionPolicy, public_key=identity.public)
 
-    def approve(self, plan: TrainingPlan) -> str:
-        """Return the ledger's head if the whole plan fits policy and budget.
+    def approve(self, plan: TrainingPlan, members: AllianceMembers) -> str:
+        """Return the ledger's head if the whole plan, and who is in it, fits policy and budget.
 
         Raises:
             PolicyRefused, BudgetExceeded: it does not. The data file was not opened.
             BadRecords: the data file is another than the one charged before.
         """
+        check_partners(plan, self.policy, members)
         ledger = self._ledger.read()
         unopened = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
         plan_digest = digest_of(b"the whole plan")

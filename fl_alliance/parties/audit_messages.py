@@ -105,8 +105,8 @@ def _check_survivors(record: RoundRecord, plan: TrainingPlan, said: Said, eviden
     uploads = {upload.member for upload in record.uploads}
     bound = _bound(record)
     confirmed = sorted(name for kind, name in said if kind == "survivors-confirmed" and name in uploads)
-    if len(confirmed) < plan.threshold:
-        raise evidence.refuse("survivors-confirmed.*.json", f"{len(confirmed)} members, need {plan.threshold}")
+    if len(confirmed) < plan.confirmations:
+        raise evidence.refuse("survivors-confirmed.*.json", f"{len(confirmed)} members, need {plan.confirmations}")
     total = BlobRef(digest=record.sum_digest, length=record.sum_length)
     updates = _relayed("sealed-update", sorted(uploads), evidence)
     survivors = digest_of(encode(m.SurvivorList(**bound, sealed_updates=updates, sum=total)))

@@ -31,7 +31,7 @@ from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import charges_of, check_caps, check_charged, check_record, require_same
 from fl_alliance.parties.mail import Address
-from fl_alliance.privacy.ledger import Ledger, check_plan_terms, of_job, verify_chain
+from fl_alliance.privacy.ledger import Ledger, check_partners, check_plan_terms, of_job, verify_chain
 from fl_alliance.privacy.report import Costs, costs_of
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import (
@@ -97,7 +97,7 @@ class _Audit:
         root_key = self._root(root)
         members = self._members(root_key, institution, signer)
         plan, plan_digest = self._plan(members, institution)
-        policy = self._policy(plan, institution, signer)
+        policy = self._policy(plan, members, institution, signer)
         ledger = self._ledger(policy, signer)
         records = self._rounds(members, plan, plan_digest, ledger)
         self._messages(members, plan, records)
@@ -170,13 +170,17 @@ class _Audit:
         return plan, digest_of(data)
 
     # (5) The institution signed its policy, and the policy allows unit, delta, members and model of the plan.
-    def _policy(self, plan: TrainingPlan, institution: str, signer: bytes) -> InstitutionPolicy:
+    def _policy(
+        self, plan: TrainingPlan, members: AllianceMembers, institution: str, signer: bytes
+    ) -> InstitutionPolicy:
         with _step(5, POLICY):
             policy = open_document(self._read(POLICY), InstitutionPolicy, public_key=signer)
             if policy.institution != institution:
                 raise NotAuthentic(f"of {policy.institution}, expected {institution}")
             check_plan_terms(plan, policy)
-        self._say(f"(5) policy: data set {policy.dataset}; allows the plan")
+            check_partners(plan, policy, members)
+        named = "partners named" if policy.partners else "any partner that the root admits"
+        self._say(f"(5) policy: data set {policy.dataset}; {named}; allows the plan")
         return policy
 
     # (6) The ledger is whole: signatures, sequence, chain, owner.

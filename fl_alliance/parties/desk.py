@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from fl_alliance.errors import BadPlan, NotAuthentic, OutOfOrder
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import signed_pieces
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.protocol import messages as m
+from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs
@@ -93,6 +95,7 @@ class InstitutionDesk:
         self._name, self._identity, self._jobs, self._blobs = name, identity, jobs, blobs
         self._accounts, self._new_trainer, self._public = accounts, trainer, public_documents
         self._plan: TrainingPlan | None = None
+        self._members: AllianceMembers | None = None
         self._trainer: Trainer | None = None
         self._wrap_private: bytes | None = None
         self._key: cipher.AllianceKey | None = None
@@ -114,6 +117,7 @@ class InstitutionDesk:
         for name, data in {**self._public, **documents}.items():
             write_atomically(self.home.evidence / name, data)
         self._digest = digest_of(documents["plan.dsse.json"])
+        self._members = peek_document(documents["members.dsse.json"], AllianceMembers)  # the shell has verified it
 
     def keep_messages(self, round_number: int, messages: Mapping[str, bytes]) -> None:
         """Keep relayed envelopes as evidence."""
@@ -169,7 +173,7 @@ class InstitutionDesk:
         parameters = self._parameters
         if parameters.members != len(work.plan.members):
             raise BadPlan(f"members: {len(work.plan.members)} can't be summed exactly")
-        head = self._accounts.approve(work.plan)
+        head = self._accounts.approve(work.plan, _there(self._members, "list of members"))
         self._trainer = self._new_trainer(work.plan)
         self._wrap_private, public = keywrap.generate_wrap_key()
         return _text(public), head

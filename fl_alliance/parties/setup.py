@@ -29,7 +29,7 @@ from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers
-from fl_alliance.protocol.ids import Base64, Name
+from fl_alliance.protocol.ids import Base64, Name, digest_of
 from fl_alliance.protocol.model import Wire
 
 COORDINATOR = "coordinator"
@@ -164,6 +164,11 @@ def institution_init(home: Path, *, name: str) -> JoinRequest:
     write_atomically(home / "join-request.json", encode(request))
     identity.save(keys.identity)
     return request
+
+
+def fingerprint_of(request: JoinRequest) -> str:
+    """Return the fingerprint of an institution's identity key: what its partners write into their policies."""
+    return digest_of(public_key_of(request.identity))
 
 
 def coordinator_admit(home: Path, request: JoinRequest) -> Membership:

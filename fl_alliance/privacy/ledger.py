@@ -5,6 +5,7 @@ Pure: bytes and documents in, an answer or an exception out. Files and locks are
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +13,13 @@ from decimal import Decimal
 from fl_alliance.errors import AllianceError, BadRecords, BudgetExceeded, LedgerBroken, LedgerRolledBack, PolicyRefused
 from fl_alliance.privacy.accountant import Accountant
 from fl_alliance.privacy.events import GaussianEvent, event_of, from_wire, to_wire
-from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, ledger_genesis, model_digest
+from fl_alliance.protocol.documents import (
+    AllianceMembers,
+    InstitutionPolicy,
+    LedgerEntry,
+    ledger_genesis,
+    model_digest,
+)
 from fl_alliance.protocol.ids import decimal_text, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 
@@ -183,6 +190,26 @@ def check_plan_terms(plan: TrainingPlan, policy: InstitutionPolicy) -> None:
     if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
         raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
     _check_terms(policy, policy.institution, policy.dataset, plan.privacy.unit, plan.privacy.delta)
+
+
+def check_partners(plan: TrainingPlan, policy: InstitutionPolicy, members: AllianceMembers) -> None:
+    """Return if every other member of `plan` is a partner that `policy` names, with that key; or if it names none.
+
+    Args:
+        plan: of the job.
+        policy: of the institution.
+        members: signed by the alliance's root; says whose key is whose.
+
+    Raises:
+        PolicyRefused: names the member and its key.
+    """
+    if not policy.partners:
+        return
+    known = {partner.name: partner.key for partner in policy.partners}
+    for name in plan.names:
+        key = digest_of(base64.b64decode(members.member(name).identity))
+        if name != policy.institution and known.get(name) != key:
+            raise PolicyRefused(f"partners: {name} with key {key} is not among them")
 
 
 def year_before(entries: Iterable[LedgerEntry], now: int) -> tuple[LedgerEntry, ...]:

@@ -75,6 +75,14 @@ class AllianceMembers(Wire):
         return {member.name: member for member in self.members}[name]
 
 
+class Partner(Wire):
+    """An institution that another one trains with, by name and key, as they told each other without the coordinator."""
+
+    name: Name
+    key: Digest
+    """Fingerprint of its identity key (`IdentityKey.keyid`)."""
+
+
 class InstitutionPolicy(Wire):
     """What an institution allows for one data set. The caps hold whatever a coordinator proposes."""
 
@@ -92,6 +100,14 @@ class InstitutionPolicy(Wire):
     minimum_members: Annotated[int, Field(ge=MIN_MEMBERS, le=MAX_MEMBERS)]
     allowed_models: Annotated[tuple[Digest, ...], items(0, 1000)] = ()
     """`model_digest` of each allowed base model; empty: any."""
+    partners: Annotated[tuple[Partner, ...], items(0, MAX_MEMBERS)] = ()
+    """Every other member of a job must be among them; empty: any that the alliance's root admits. Masks hide an update
+    among the members of a job: whoever can make members up could leave one real one among them."""
+
+    @model_validator(mode="after")
+    def _sorted_partners(self) -> Self:
+        _require_sorted("partners", [partner.name for partner in self.partners])
+        return self
 
 
 class SampledGaussian(Wire):

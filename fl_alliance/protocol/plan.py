@@ -160,6 +160,18 @@ class TrainingPlan(Wire):
         """Fewest members with which a round goes on: as many as the threshold and as the minimum."""
         return max(self.threshold, self.minimum_members)
 
+    @property
+    def confirmations(self) -> int:
+        """Members that must confirm one list of survivors before anybody reveals a share: more than two thirds.
+
+        A coordinator with h helpers, who confirm whatever it likes, gets two lists of n members confirmed if twice this
+        number is at most n + h: then one half of the others would give shares of a member's self mask, the other half
+        of its mask key (Bonawitz et al. 2017, theorem 6.5; docs/SPEC.md, 10.4). More than two thirds stands against
+        h < n/3. Where a list must hold every member there is only one, and the threshold is enough.
+        """
+        members = len(self.members)
+        return self.threshold if self.fewest == members else max(self.threshold, 2 * members // 3 + 1)
+
     def declared_units(self, name: str) -> int:
         """Return what member `name` declared (KeyError: not a member)."""
         return {member.name: member.declared_units for member in self.members}[name]

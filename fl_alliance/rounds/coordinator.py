@@ -7,8 +7,9 @@
 
 Before the first round every member must accept. In a round a member may go missing in any phase (its deadline passes,
 it refuses, it signs something else than the others, its upload can't be added): it is then out of the job and is told
-so, and the others finish. Until the uploads are here they must be as many as `TrainingPlan.fewest`, after that as many
-as the threshold; with fewer the job aborts. A refusal that speaks of an attack aborts at once (`ALARMS`).
+so, and the others finish. Until the uploads are here they must be as many as `TrainingPlan.fewest`, then
+`TrainingPlan.confirmations` must sign the list, and from then on the threshold is enough; with fewer the job aborts.
+A refusal that speaks of an attack aborts at once (`ALARMS`).
 
 `step` raises `OutOfOrder` and changes nothing, or returns the next state with its effects. It reads no clock, draws
 no randomness and does no I/O: `functools.reduce(step, journal)` is the state, and `outstanding(state)` is what has
@@ -26,6 +27,7 @@ from typing import Any, Final, TypeVar
 from fl_alliance.errors import OutOfOrder
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.draw import drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.model import Wire
 from fl_alliance.protocol.plan import TrainingPlan
@@ -348,7 +350,22 @@ def _needed(plan: TrainingPlan, awaits: type[m.Answer]) -> int:
     """Return how many members must be left: a sum has enough uploads; after it, enough shares to open the masks."""
     if awaits is m.Released:
         return 1
+    if awaits is m.SurvivorsConfirmed:
+        return plan.confirmations
     return plan.fewest if awaits in (m.RoundKeys, m.SealedShares, m.SealedUpdate) else plan.threshold
+
+
+def _with_who_agrees(
+    p: Progress,
+    kind: type[m.Answer],
+    said: Mapping[str, object],
+    right: object,
+    what: str,
+    go_on: Callable[[Progress], Transition],
+) -> Transition:
+    """Leave out of the complete phase, and of the job, whoever signed something else than `right`."""
+    gone = {name: f"{name} {what}" for name in sorted(said) if said[name] != right}
+    return _with_the_rest(p, kind, gone, lambda rest: go_on(_trimmed(rest, kind)))
 
 
 def _trimmed(p: Progress, kind: type[m.Answer]) -> Progress:
@@ -385,34 +402,41 @@ def _after_wrapped_keys(p: Progress) -> Transition:
 
 
 def _after_key_accepted(p: Progress) -> Transition:
+    (wrapped,) = p.done(m.WrappedKeys).values()
+    if odd := _odd({name: k.key_fingerprint for name, k in p.done(m.KeyAccepted).items()}, wrapped.key_fingerprint):
+        return _abort(p, f"{', '.join(odd)} accepted another alliance key")
     return _open_round(p, 1, None)
 
 
 def _after_round_keys(p: Progress) -> Transition:
+    plans = {name: k.plan_digest for name, k in p.done(m.RoundKeys).items()}
+    return _with_who_agrees(
+        p, m.RoundKeys, plans, digest_of(p.job.plan_envelope), "made keys for another plan", _ask_to_deal
+    )
+
+
+def _ask_to_deal(p: Progress) -> Transition:
     return _ask_all(p, m.SealedShares, key_roster(p))
 
 
 def _after_sealed_shares(p: Progress) -> Transition:
-    rosters = {name: s.roster_digest for name, s in p.done(m.SealedShares).items()}
-    odd = _odd(rosters, digest_of(encode(key_roster(p))))
-    gone = {name: f"{name} signed another roster" for name in odd}
-    return _with_the_rest(p, m.SealedShares, gone, _ask_for_updates)
+    dealt = p.done(m.SealedShares)
+    said = {name: (s.roster_digest, tuple(to.member for to in s.shares)) for name, s in dealt.items()}
+    right = (digest_of(encode(key_roster(p))), tuple(sorted(p.phases[kind_of(m.RoundKeys)])))
+    return _with_who_agrees(p, m.SealedShares, said, right, "signed another roster", _ask_for_updates)
 
 
 def _ask_for_updates(p: Progress) -> Transition:
-    p = _trimmed(p, m.SealedShares)
     return _ask_all(p, m.SealedUpdate, share_delivery(p))
 
 
 def _after_sealed_update(p: Progress) -> Transition:
-    dealers = {name: u.dealers_digest for name, u in p.done(m.SealedUpdate).items()}
-    odd = _odd(dealers, digest_of(encode(share_delivery(p))))
-    gone = {name: f"{name} masked for another list of dealers" for name in odd}
-    return _with_the_rest(p, m.SealedUpdate, gone, _add_the_uploads)
+    said = {name: (u.roster_digest, u.dealers_digest) for name, u in p.done(m.SealedUpdate).items()}
+    right = (digest_of(encode(key_roster(p))), digest_of(encode(share_delivery(p))))
+    return _with_who_agrees(p, m.SealedUpdate, said, right, "masked for another list of dealers", _add_the_uploads)
 
 
 def _add_the_uploads(p: Progress) -> Transition:
-    p = _trimmed(p, m.SealedUpdate)
     return Adding(p), (AddUploads(_uploads(p)),)
 
 
@@ -421,7 +445,7 @@ def _upload_refused(state: Adding, event: UploadRefused) -> Transition:
     if event.member not in state.progress.phases[kind_of(m.SealedUpdate)]:
         raise OutOfOrder(f"{event.member} has no upload in this round")
     gone = {event.member: f"the upload of {event.member} was refused: {event.reason}"}
-    return _with_the_rest(state.progress, m.SealedUpdate, gone, _add_the_uploads)
+    return _with_the_rest(state.progress, m.SealedUpdate, gone, lambda p: _add_the_uploads(_trimmed(p, m.SealedUpdate)))
 
 
 def _sum_added(state: Adding, event: SumAdded) -> Transition:
@@ -431,42 +455,64 @@ def _sum_added(state: Adding, event: SumAdded) -> Transition:
 
 def _after_survivors_confirmed(p: Progress) -> Transition:
     seen = {name: c.survivors_digest for name, c in p.done(m.SurvivorsConfirmed).items()}
-    odd = _odd(seen, digest_of(encode(survivor_list(p))))
-    gone = {name: f"{name} confirmed another list of survivors" for name in odd}
-    return _with_the_rest(p, m.SurvivorsConfirmed, gone, _ask_for_shares)
+    return _with_who_agrees(
+        p, m.SurvivorsConfirmed, seen, _survivors_digest(p), "confirmed another list of survivors", _ask_for_shares
+    )
 
 
 def _ask_for_shares(p: Progress) -> Transition:
-    p = _trimmed(p, m.SurvivorsConfirmed)
     request = m.Confirmations(**p.job.bound(p.round), confirmed=p.envelopes(m.SurvivorsConfirmed))
     return _ask_all(p, m.RevealedShares, request)
 
 
 def _after_revealed_shares(p: Progress) -> Transition:
+    seen = {name: r.survivors_digest for name, r in p.done(m.RevealedShares).items()}
+    return _with_who_agrees(
+        p, m.RevealedShares, seen, _survivors_digest(p), "revealed shares for another list", _ask_for_checks
+    )
+
+
+def _ask_for_checks(p: Progress) -> Transition:
     request = m.RevealDelivery(**p.job.bound(p.round), revealed_shares=p.envelopes(m.RevealedShares))
     return _ask_all(p, m.SumChecked, request)
 
 
 def _after_sum_checked(p: Progress) -> Transition:
-    sums = {name: c.sum_digest for name, c in p.done(m.SumChecked).items() if c.sum_digest is not None}
+    """Another sum ends the job; who was drawn and did not add, or checked another list, is left out."""
+    checks = p.done(m.SumChecked)
+    sums = {name: c.sum_digest for name, c in checks.items() if c.sum_digest is not None}
     if odd := _odd(sums, survivor_list(p).sum.digest):
         return _abort(p, f"{', '.join(odd)} added the uploads to another sum")
-    request = m.SumChecks(**p.job.bound(p.round), sum_checked=p.envelopes(m.SumChecked))
-    return _ask_all(p, m.AdapterVote, request)
+    confirmed = p.phases[kind_of(m.SurvivorsConfirmed)]
+    drawn = drawn_verifiers(_survivors_digest(p), tuple(confirmed), p.job.plan.sum.verifiers)
+    said = {name: (c.survivors_digest, name not in drawn or name in sums) for name, c in checks.items()}
+    return _with_who_agrees(
+        p, m.SumChecked, said, (_survivors_digest(p), True), "did not check the sum of this list", _ask_to_open
+    )
+
+
+def _ask_to_open(p: Progress) -> Transition:
+    return _ask_all(p, m.AdapterVote, m.SumChecks(**p.job.bound(p.round), sum_checked=p.envelopes(m.SumChecked)))
 
 
 def _after_adapter_vote(p: Progress) -> Transition:
+    sums = {name: vote.sum_digest for name, vote in p.done(m.AdapterVote).items()}
+    return _with_who_agrees(
+        p, m.AdapterVote, sums, survivor_list(p).sum.digest, "voted for what another sum gives", _count_the_votes
+    )
+
+
+def _count_the_votes(p: Progress) -> Transition:
     adapter, votes = _winner(p)
     if len(votes) < p.job.plan.quorum:
         return _abort(
             p, f"{len(votes)} members agree on an adapter ({adapter}), the plan's quorum is {p.job.plan.quorum}"
         )
-    gone = {name: f"{name} voted for another adapter" for name in p.present if name not in votes}
-    return _with_the_rest(p, m.AdapterVote, gone, _write_the_record)
+    ballots = {name: vote.adapter_digest for name, vote in p.done(m.AdapterVote).items()}
+    return _with_who_agrees(p, m.AdapterVote, ballots, adapter, "voted for another adapter", _write_the_record)
 
 
 def _write_the_record(p: Progress) -> Transition:
-    p = _trimmed(p, m.AdapterVote)
     return Recording(p), (_record(p),)
 
 
@@ -477,6 +523,11 @@ def _record_signed(state: Recording, event: RecordSigned) -> Transition:
 
 
 def _after_released(p: Progress) -> Transition:
+    kept = {name: r.record_digest for name, r in p.done(m.Released).items()}
+    return _with_who_agrees(p, m.Released, kept, p.previous_record, "kept another record", _after_the_round)
+
+
+def _after_the_round(p: Progress) -> Transition:
     if p.round == p.job.plan.rounds:
         return Finished(p), ()
     if len(p.present) < p.job.plan.fewest:
@@ -523,6 +574,10 @@ def survivor_list(p: Progress) -> m.SurvivorList:
     return m.SurvivorList(**p.job.bound(p.round), sealed_updates=p.envelopes(m.SealedUpdate), sum=p.sum)
 
 
+def _survivors_digest(p: Progress) -> str:
+    return digest_of(encode(survivor_list(p)))
+
+
 def _open_round(p: Progress, number: int, previous: str | None) -> Transition:
     keyed = {kind: p.phases[kind] for kind in ("acceptance", "wrapped-keys", "key-accepted")}
     fresh = Progress(p.job, number, previous, MappingProxyType(keyed), left=p.left)
@@ -549,9 +604,11 @@ def _winner(p: Progress) -> tuple[str, tuple[str, ...]]:
     """Return the adapter with most votes and who voted for it; ties go to the smaller digest."""
     ballots: dict[str, list[str]] = {}
     for name, vote in p.done(m.AdapterVote).items():
+        if vote.sum_digest != survivor_list(p).sum.digest:
+            continue
         ballots.setdefault(vote.adapter_digest, []).append(name)
-    adapter = min(ballots, key=lambda digest: (-len(ballots[digest]), digest))
-    return adapter, tuple(sorted(ballots[adapter]))
+    adapter = min(ballots, key=lambda digest: (-len(ballots[digest]), digest), default="")
+    return adapter, tuple(sorted(ballots.get(adapter, ())))
 
 
 def _uploads(p: Progress) -> dict[str, BlobRef]:

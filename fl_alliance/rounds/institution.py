@@ -8,9 +8,9 @@
 Nothing leaves the house except a `Reply` of this machine. The ledger is charged before `Train` is ever asked for, and
 nothing opens a sum before the members that the plan asks for have signed that they added the same uploads to the same
 bytes. Other members may go missing in any phase; each list that is relayed must be within the one before it, and as
-long as the plan's fewest (until the uploads) or its threshold (after them). Shares are revealed once in a round, for
-one list of survivors. `step` raises `OutOfOrder` and changes nothing, or returns. The shell has checked every
-signature, also of relayed envelopes.
+long as the plan's `fewest` (until the uploads), `confirmations` (of the list) or threshold (after that). Shares are
+revealed once in a round, for one list of survivors. `step` raises `OutOfOrder` and changes nothing, or returns. The
+shell has checked every signature, also of relayed envelopes.
 """
 
 from __future__ import annotations
@@ -409,9 +409,9 @@ def _survivor_list(state: Waiting, event: Asked) -> Transition:
 
 
 def _confirmations(state: Waiting, event: Asked) -> Transition:
-    """The consistency check: no share is revealed before a threshold of members confirmed the same list."""
+    """The consistency check: no share is revealed before `TrainingPlan.confirmations` members signed the same list."""
     memory, survivors = state.memory, tuple(state.memory.uploads)
-    confirmed = _within(state.seat, event, m.SurvivorsConfirmed, survivors, state.seat.plan.threshold)
+    confirmed = _within(state.seat, event, m.SurvivorsConfirmed, survivors, state.seat.plan.confirmations)
     digests = {n: c.survivors_digest for n, c in (confirmed or {}).items()}
     if confirmed is None or _odd(digests, _survivors_digest(memory)):
         return _refuse(state.seat, event.request, "NotAuthentic", "somebody confirmed another list of survivors")
@@ -461,7 +461,8 @@ def _release(state: Waiting, event: Asked) -> Transition:
     if wrong := _wrong_in_record(state, record):
         return _refuse(state.seat, event.request, "NotAuthentic", f"the record differs in {wrong}")
     votes = _within(state.seat, event, m.AdapterVote, tuple(state.memory.revealed), 1) or {}
-    agree = [n for n, v in votes.items() if v.adapter_digest == state.memory.adapter_digest]
+    mine = (record.sum_digest, state.memory.adapter_digest)
+    agree = [n for n, v in votes.items() if (v.sum_digest, v.adapter_digest) == mine]
     if len(agree) < state.seat.plan.quorum:
         reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
@@ -476,7 +477,7 @@ def _release(state: Waiting, event: Asked) -> Transition:
 def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
     seat, memory = state.seat, state.memory
     pairs = {
-        "job": (record.job, seat.plan.job),
+        "job": ((record.alliance, record.job), (seat.plan.alliance, seat.plan.job)),
         "round": (record.round, seat.round),
         "plan": (record.plan_digest, seat.plan_digest),
         "members": (record.members, memory.roster),

@@ -46,8 +46,8 @@ def require_threshold(threshold: int, members: int) -> None:
     """Refuse a threshold with which two disjoint groups could both open a seed, or that can't be met.
 
     Raises:
-        BadPlan: not members / 2 < threshold <= members (Bonawitz et al. 2017, theorem 6.5: t > n/2 where the
-            coordinator is active and at most n - t members are with it).
+        BadPlan: not members / 2 < threshold <= members (Bonawitz et al. 2017, theorem 6.5). Against members that help
+            the coordinator to two lists of survivors, `TrainingPlan.confirmations` stands, not this.
     """
     if not members < 2 * threshold <= 2 * members:
         raise BadPlan(f"threshold {threshold} must be above half of {members} members and at most all")

@@ -15,7 +15,7 @@ from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.auditor import verify_evidence
-from fl_alliance.protocol.documents import SampledGaussian
+from fl_alliance.protocol.documents import Partner, SampledGaussian
 from fl_alliance.protocol.ids import digest_of
 from tests.evidence.alliance import key_of, members_of, policy_of
 from tests.evidence.folder import ME, Folder
@@ -111,6 +111,14 @@ def policy_of_another_unit(folder: Path) -> None:
     (folder / "policy.dsse.json").write_bytes(sign_document(key_of(ME), policy_of(allowed_units=("visit",))))
 
 
+def policy_with_other_partners(folder: Path) -> None:
+    partners = (
+        Partner(name="berlin", key=digest_of(key_of("berlin").public)),
+        Partner(name="lima", key=digest_of(b"x")),
+    )
+    (folder / "policy.dsse.json").write_bytes(sign_document(key_of(ME), policy_of(partners=partners)))
+
+
 def policy_with_a_cap_below_what_was_spent(folder: Path) -> None:
     (folder / "policy.dsse.json").write_bytes(sign_document(key_of(ME), policy_of(epsilon_per_job="0.5")))
 
@@ -183,6 +191,7 @@ def folder_among_the_messages(folder: Path) -> None:
         resigned(members_signed_by_the_coordinator, r"step 3, members.dsse.json: signed with key"),
         resigned(plan_signed_by_a_member, r"step 4, plan.dsse.json: signed with key"),
         resigned(policy_of_another_unit, r"step 5, policy.dsse.json: allowed_units visit"),
+        resigned(policy_with_other_partners, r"step 5, policy.dsse.json: partners: lima with key sha256:"),
         resigned(policy_with_a_cap_below_what_was_spent, r"step 9, report.dsse.json: policy_digest"),
         resigned(ledger_without_its_last_entry, r"step 7, rounds/0002/record.dsse.json: ledger head"),
         resigned(ledger_without_its_first_entry, r"step 6, ledger.jsonl: entry 1: sequence is 2"),

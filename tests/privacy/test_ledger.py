@@ -14,15 +14,17 @@ from fl_alliance.privacy.ledger import (
     YEAR_SECONDS,
     Ledger,
     check_charge,
+    check_partners,
     check_plan,
     check_seen_head,
     next_entry,
     verify_chain,
 )
 from fl_alliance.protocol.codec import decode, encode
-from fl_alliance.protocol.documents import LedgerEntry, model_digest
+from fl_alliance.protocol.documents import LedgerEntry, Partner, model_digest
 from fl_alliance.protocol.ids import digest_of
-from tests.evidence.alliance import key_of, plan_of, policy_of
+from fl_alliance.protocol.plan import Member
+from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
 
 KEY = key_of("lagos")
 EMPTY = Ledger("lagos", "cases", (), ())
@@ -166,7 +168,7 @@ def test_the_whole_plan_must_fit_before_its_first_round() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[AllianceError], str]] = {
     "unit": ({}, {"allowed_units": ("visit",)}, PolicyRefused, "allowed_units visit: 'patient'"),
     "delta": ({}, {"delta_max": "0.000001"}, PolicyRefused, "delta_max 0.000001: delta would be 0.00001"),
-    "members": ({}, {"minimum_members": 4}, PolicyRefused, "minimum_members 4: the plan has 3 members"),
+    "members": ({}, {"minimum_members": 4}, PolicyRefused, "minimum_members 4: the plan sums as few as 3 members'"),
     "model": ({}, {"allowed_models": (digest_of(b"x"),)}, PolicyRefused, "allowed_models: base model sha256:"),
     "data set": ({}, {"dataset": "other"}, PolicyRefused, "the policy is for lagos/other, not for lagos/cases"),
     "changed file": ({"dataset_digest": digest_of(b"new")}, {}, BadRecords, "data set cases is now sha256:"),
@@ -180,6 +182,32 @@ def test_the_policy_refuses_by_name(name: str) -> None:
     entries = verified(chain_of(1)).entries
     with pytest.raises(error, match=refusal):
         check_plan(entries, propose(**entry), plan_of(), policy_of(**policy), RDP)
+
+
+def partner(name: str, key: bytes | None = None) -> Partner:
+    return Partner(name=name, key=digest_of(key or key_of(name).public))
+
+
+def test_partners_by_name_and_key_are_let_in_and_made_up_ones_are_not() -> None:
+    """Whoever has the alliance's root could put made-up members around one real one and read its update."""
+    check_partners(plan_of(), policy_of(), members_of())
+    check_partners(plan_of(), policy_of(partners=(partner("berlin"), partner("lima"))), members_of())
+    with pytest.raises(PolicyRefused, match=r"partners: lima with key sha256:[0-9a-f]{64} is not among them"):
+        check_partners(plan_of(), policy_of(partners=(partner("berlin"),)), members_of())
+    stolen = policy_of(partners=(partner("berlin"), partner("lima", b"another key of that name")))
+    with pytest.raises(PolicyRefused, match="partners: lima with key"):
+        check_partners(plan_of(), stolen, members_of())
+
+
+def test_minimum_members_is_compared_with_the_smallest_sum_of_the_plan() -> None:
+    """Not with its members: those may vanish in a round, down to the threshold and the plan's own minimum."""
+    five = tuple(Member(name=name, declared_units=1000) for name in ("abuja", "kyoto", "lagos", "lima", "oslo"))
+    least_three = plan_of(members=five, threshold=3, quorum=3)
+    with pytest.raises(PolicyRefused, match="minimum_members 4: the plan sums as few as 3 members'"):
+        check_plan((), propose(), least_three, policy_of(minimum_members=4), RDP)
+    check_plan((), propose(), least_three, policy_of(minimum_members=3), RDP)
+    for changes in ({"threshold": 4}, {"threshold": 3, "minimum_members": 4}):
+        check_plan((), propose(), plan_of(members=five, quorum=3, **changes), policy_of(minimum_members=4), RDP)
 
 
 def test_a_listed_model_is_allowed() -> None:

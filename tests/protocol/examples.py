@@ -129,6 +129,7 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
         allowed_units=("patient", "Fall mit Überweisung"),
         minimum_members=3,
         allowed_models=(digest(16),),
+        partners=(d.Partner(name="berlin", key=digest(21)), d.Partner(name="lima", key=digest(22))),
     ),
     "charge": d.LedgerEntry(
         sequence=17,

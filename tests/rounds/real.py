@@ -17,6 +17,7 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.plan import Member, SumPlan, TrainingPlan
 from fl_alliance.rounds import coordinator as c
@@ -85,7 +86,7 @@ class FixedTrainer:
 class NoAccounts:
     """Stands where the ledger stands."""
 
-    def approve(self, plan: TrainingPlan) -> str:
+    def approve(self, plan: TrainingPlan, members: AllianceMembers) -> str:
         return digest_of(b"head")
 
     def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
@@ -109,6 +110,7 @@ class RealHouse(House):
             performance=HERE,
         )
         self.desk._plan, self.desk._digest = plan, digest_of(encode(plan))
+        self.desk._members = AllianceMembers.model_construct()
 
     def work(self, work: i.Work) -> i.Event:
         if isinstance(work, i.Keep):

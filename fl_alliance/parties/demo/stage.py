@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Protocol
@@ -21,7 +21,7 @@ from fl_alliance.parties import setup, wiring
 from fl_alliance.parties.demo.settings import DemoSettings, Site, make_plan
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.setup import COORDINATOR
-from fl_alliance.protocol.documents import InstitutionPolicy
+from fl_alliance.protocol.documents import InstitutionPolicy, Partner
 from fl_alliance.protocol.plan import TrainingPlan
 
 _ROUND = re.compile(r"round \d+/(\d+): (.*)")
@@ -62,18 +62,22 @@ def prepare(settings: DemoSettings, base: Path, folder: Path, *, threads: int) -
                 raise BadConfig(f"institutions: {site.name} names {path}, which is not a file")
     coordinator, port = folder / "coordinator", free_port()
     setup.coordinator_init(coordinator, alliance=settings.alliance, host="127.0.0.1", port=port)
+    partners = []
     for site in settings.institutions:
         home = folder / site.name
-        membership = setup.coordinator_admit(coordinator, setup.institution_init(home, name=site.name))
-        setup.institution_install(home, membership)
+        request = setup.institution_init(home, name=site.name)
+        setup.institution_install(home, setup.coordinator_admit(coordinator, request))
         _configure(settings, base, home, site, port, threads)
+        partners.append(Partner(name=site.name, key=setup.fingerprint_of(request)))
+    for site in settings.institutions:
+        wiring.sign_policy(folder / site.name, _policy(settings, site, partners))
     setup.publish_members(coordinator)
     wiring.propose(coordinator, plan)
     return plan
 
 
 def _configure(settings: DemoSettings, base: Path, home: Path, site: Site, port: int, threads: int) -> None:
-    columns, dataset = settings.columns, f"{site.name}-records"
+    columns = settings.columns
     table: dict[str, str | int] = {
         "name": site.name,
         "alliance": settings.alliance,
@@ -82,7 +86,7 @@ def _configure(settings: DemoSettings, base: Path, home: Path, site: Site, port:
         "threads": threads,
     }
     data = {
-        "name": dataset,
+        "name": f"{site.name}-records",
         "path": str((base / site.train).resolve()),
         "unit_column": columns.unit,
         "prompt_column": columns.prompt,
@@ -90,17 +94,21 @@ def _configure(settings: DemoSettings, base: Path, home: Path, site: Site, port:
     }
     text = f"{_toml(table)}\n[data]\n{_toml(data)}"
     write_atomically(home / "institution.toml", text.encode())
-    policy = InstitutionPolicy(
+
+
+def _policy(settings: DemoSettings, site: Site, partners: Sequence[Partner]) -> InstitutionPolicy:
+    """Return the policy of one institution: the demo's caps, and the others by the keys that they told it."""
+    return InstitutionPolicy(
         institution=site.name,
-        dataset=dataset,
+        dataset=f"{site.name}-records",
         epsilon_per_job=settings.epsilon_cap,
         epsilon_per_dataset=settings.epsilon_cap,
         epsilon_per_year=settings.epsilon_cap,
         delta_max=settings.privacy.delta,
         allowed_units=(settings.privacy.unit,),
         minimum_members=3,
+        partners=tuple(sorted((p for p in partners if p.name != site.name), key=lambda partner: partner.name)),
     )
-    wiring.sign_policy(home, policy)
 
 
 def _toml(table: Mapping[str, str | int]) -> str:

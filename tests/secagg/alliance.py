@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Alliance:
         return cipher.seal(slots, key=self.key, parameters=self.parameters)
 
     def add(self, uploads: list[bytes], dimension: int) -> bytes:
-        return cipher.add(uploads, parameters=self.parameters, slots=self.parameters.slots(dimension))
+        slots = self.parameters.slots(dimension)
+        return cipher.add(uploads, parameters=self.parameters, slots=slots, count=len(uploads))
 
     def deal(self) -> dict[str, dict[str, bytes]]:
         """Sender -> recipient -> sealed shares."""
@@ -48,28 +50,61 @@ class Alliance:
     def dealt_to(self, me: str, dealt: dict[str, dict[str, bytes]]) -> dict[str, bytes]:
         return {sender: to[me] for sender, to in dealt.items()}
 
-    def reveal(self, dealt: dict[str, dict[str, bytes]], survivors: list[str] | None = None) -> dict[str, Any]:
-        """Sender -> recipient -> sealed shares of self seeds."""
-        return {
-            name: shares.reveal_self_shares(
-                shares.open_shares(self.dealt_to(name, dealt), **self.session(name)),
-                survivors or self.names,
-                **self.session(name),
-            )
-            for name in self.names
-        }
+    def lists(self, survivors: Collection[str] | None = None) -> shares.Lists:
+        """Everybody dealt; `survivors` (None: everybody) uploaded."""
+        return shares.Lists.of(dealers=self.names, survivors=self.names if survivors is None else survivors)
 
-    def recover(self, me: str, sealed: dict[str, bytes], survivors: list[str] | None = None) -> dict[str, bytes]:
-        return shares.recover_self_seeds(
-            sealed, survivors=survivors or self.names, threshold=self.threshold, **self.session(me)
+    def reveal(self, dealt: dict[str, dict[str, bytes]], lists: shares.Lists | None = None) -> dict[str, bytes]:
+        """Sender -> what each member reveals for `lists`."""
+        pairs = {me: shares.open_shares(self.dealt_to(me, dealt), **self.session(me)) for me in self.names}
+        return {me: self.revealed_by(me, pairs[me], lists) for me in self.names}
+
+    def revealed_by(self, me: str, pairs: Mapping[str, shares.SharePair], lists: shares.Lists | None = None) -> bytes:
+        return shares.reveal_shares(
+            pairs, lists or self.lists(), me=me, group_secret=self.key.to_bytes(), context=CONTEXT
         )
 
-    def open(self, total: bytes, seeds: dict[str, bytes], dimension: int) -> NDArray[np.uint64]:
+    def recover(
+        self,
+        sealed: Mapping[str, bytes],
+        lists: shares.Lists | None = None,
+        *,
+        context: masks.RoundContext = CONTEXT,
+        group_secret: bytes | None = None,
+    ) -> shares.Seeds:
+        return shares.recover_seeds(
+            sealed,
+            lists or self.lists(),
+            threshold=self.threshold,
+            group_secret=group_secret or self.key.to_bytes(),
+            publics=self.publics,
+            context=context,
+        )
+
+    def unmasked(self, slots: NDArray[np.uint64], seeds: shares.Seeds) -> NDArray[np.uint64]:
+        """Take off the survivors' self masks and the pairwise masks with those who dropped out."""
+        bits = self.parameters.modulus_bits
+        left = masks.remove_self_masks(slots, self_seeds=seeds.selfs, context=CONTEXT, modulus_bits=bits)
+        return masks.remove_pairwise_masks(
+            left,
+            mask_seeds=seeds.masks,
+            survivors=tuple(seeds.selfs),
+            publics=self.publics,
+            context=CONTEXT,
+            modulus_bits=bits,
+        )
+
+    def open(self, total: bytes, seeds: shares.Seeds, dimension: int) -> NDArray[np.uint64]:
         slots = cipher.open_sum(total, key=self.key, parameters=self.parameters, slots=self.parameters.slots(dimension))
-        clear = masks.remove_self_masks(
-            slots, self_seeds=seeds, context=CONTEXT, modulus_bits=self.parameters.modulus_bits
+        return packing.unpack(self.unmasked(slots, seeds), self.parameters, dimension)
+
+    def seeds(self, lists: shares.Lists | None = None) -> shares.Seeds:
+        """The true seeds that `lists` names."""
+        both = lists or self.lists()
+        return shares.Seeds(
+            {name: self.secrets[name].self_seed for name in both.survivors},
+            {name: self.secrets[name].mask_seed for name in both.dropped},
         )
-        return packing.unpack(clear, self.parameters, dimension)
 
     def self_seeds(self) -> dict[str, bytes]:
         return {name: secrets.self_seed for name, secrets in self.secrets.items()}

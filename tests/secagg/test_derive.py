@@ -29,11 +29,11 @@ VECTORS = [
     ("share", SECRET, CONTEXT, ("berlin", "lagos"), "7b3cf0f47958fcc2da202cd9cda04f8111db53064a8c51ef838826349da96325"),
     ("share", SECRET, CONTEXT, ("lagos", "berlin"), "cf8f12402154c57059967a1701d5ebaebc984833001091165e450d690493bf02"),
     (
-        "self-share",
+        "revealed-shares",
         SECRET,
         CONTEXT,
-        ("berlin", "lagos", "cd" * 32),
-        "6a0b56e675ec190c7ab0b4cfaa4d0932e2f7154f0fb01bbe0381dcb8e45220f1",
+        ("berlin", "cd" * 32),
+        "1b98a4d4f26681ef1ea10530d48dd771a71fffa07c3eae7bf43f51e41e991348",
     ),
 ]
 

@@ -310,8 +310,19 @@ def _context(parameters: SumParameters) -> Any:
     return context
 
 
+def at_exhaustion(end: Callable[[], object]) -> None:
+    """Have `end` called when SEAL runs out of memory, before anything is freed.
+
+    SEAL leaves a spin lock of its memory pool locked then, and whoever frees or allocates next spins for ever. A worker
+    ends there; a process that can't end must not come near its limit.
+    """
+    _Memory.exhausted = staticmethod(end)
+
+
 class _Memory:
     """An anonymous file in memory: SEAL's `save` and `load` take a path and nothing else."""
+
+    exhausted: Callable[[], object] = staticmethod(lambda: None)
 
     def __enter__(self) -> Self:
         self._fd = os.memfd_create("fl-alliance", os.MFD_CLOEXEC)
@@ -333,7 +344,10 @@ class _Memory:
         os.pwrite(self._fd, data, 0)
         try:
             thing.load(context, self._path)
-        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        except MemoryError:
+            self.exhausted()
+            raise WrongCipher(f"{what}: SEAL ran out of memory over {len(data)} bytes") from None
+        except (RuntimeError, ValueError, IndexError, OverflowError) as error:
             raise WrongCipher(f"{what}: SEAL refuses {len(data)} bytes: {error}") from None
         return thing
 

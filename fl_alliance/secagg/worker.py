@@ -41,6 +41,7 @@ _COMMAND: Final = (sys.executable, "-P", "-m", "fl_alliance.secagg.worker_main")
 _INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "PYTHONHOME", "TZ")
 """What a worker sees of the environment; tokens and passwords in it stay here."""
 _TEXT: Final = 1000
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Performance:
     memory_bytes: int = 1 << 30
     """Address space of each worker: some 120 MB for itself and 40 bytes a slot; 1 GiB is enough for 20M slots."""
     seconds: float = 120.0
-    """Longest time for a worker to start, and for one request."""
+    """Longest time for one request."""
 
 
 ISOLATED: Final = Performance()
@@ -228,7 +229,6 @@ class _Process:
             raise StoreFailed(f"the cipher's worker can't be started: {error.strerror}") from None
         finally:
             theirs.close()
-        self._talk.settimeout(performance.seconds)
         self._end = weakref.finalize(self, _end, self._process, self._talk)
 
     @property
@@ -280,7 +280,7 @@ class _Process:
         try:
             send(self._talk, what, body)
         except TimeoutError:
-            raise self._gone(f"did not listen for {self._seconds:g} s", foreign) from None
+            raise self._gone(f"did not listen for {self._talk.gettimeout():g} s", foreign) from None
         except OSError:
             raise self._gone(None, foreign) from None
 
@@ -291,7 +291,7 @@ class _Process:
                 raise self._gone(f"answered with {length} bytes", foreign)
             return what, receive(self._talk, length)
         except TimeoutError:
-            raise self._gone(f"did not finish within {self._seconds:g} s", foreign) from None
+            raise self._gone(f"did not finish within {self._talk.gettimeout():g} s", foreign) from None
         except (EndOfTalk, OSError):
             raise self._gone(None, foreign) from None
 
@@ -299,7 +299,9 @@ class _Process:
         """Wait for its first word, once: an end before it is no fault of any bytes."""
         if not self._greeted:
             self._greeted = True
+            self._talk.settimeout(_START_SECONDS)
             self.answer(0, 0)
+            self._talk.settimeout(self._seconds)
 
     def _gone(self, what: str | None, foreign: str) -> WrongCipher | StoreFailed:
         """End it, and return the error to raise. None: it ended by itself."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import resource
 import signal
 import socket
@@ -165,6 +166,7 @@ def main(arguments: list[str]) -> None:
     descriptor, memory_bytes, seconds, fields = arguments
     talk = socket.socket(fileno=int(descriptor))
     room = Room(SumParameters(**json.loads(fields)))
+    cipher.at_exhaustion(lambda: os._exit(OUT_OF_MEMORY))
     forbid(int(memory_bytes))
     try:
         serve(talk, room, float(seconds))
@@ -175,7 +177,7 @@ def main(arguments: list[str]) -> None:
 
 
 OUT_OF_MEMORY: Final = 77
-"""Exit status of a worker that reached its memory limit outside SEAL's parser."""
+"""Exit status of a worker that reached its memory limit."""
 
 if __name__ == "__main__":
     main(sys.argv[1:])

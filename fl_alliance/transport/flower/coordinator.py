@@ -83,6 +83,8 @@ class FlowerCoordinatorLink:
         self._sent: dict[str, _Ask] = {}
         self._coming: list[tuple[Parcel, _Ask]] = []
         self._look_again = 0.0
+        self._pause = _POLL_S[0]
+        """Between two looks. It grows over calls of `replies`: hours of training are not polled at full speed."""
         self._listeners: list[Listener] = []
         self._open_doors(host, port, database, tls, BlobRoutes(blobs, home / "uploads"))
         try:
@@ -154,6 +156,7 @@ class FlowerCoordinatorLink:
             raise LinkFailed("the link is closed")
         with self._lock:
             self._waiting.append(_Ask(member, request, digest_of(request), time.monotonic() + self._ttl))
+            self._pause = _POLL_S[0]
 
     def replies(self, timeout: float) -> list[Reply]:
         """Return what has arrived, waiting at most `timeout` seconds; a request that expired counts as a reply.
@@ -161,15 +164,15 @@ class FlowerCoordinatorLink:
         Raises:
             LinkFailed: Flower answers wrongly, again and again.
         """
-        end, pause = time.monotonic() + timeout, _POLL_S[0]
+        end = time.monotonic() + timeout
         while not self._closed.is_set():
             with self._lock:
                 found = self._step()
             left = end - time.monotonic()
             if found or left <= 0:
                 return found
-            self._closed.wait(min(pause, left))
-            pause = min(1.3 * pause, _POLL_S[1])
+            self._closed.wait(min(self._pause, left))
+            self._pause = min(1.3 * self._pause, _POLL_S[1])
         return []
 
     def _step(self) -> list[Reply]:

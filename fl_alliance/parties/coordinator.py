@@ -40,6 +40,9 @@ class Adder(Protocol):
     def total(self, uploads: Mapping[str, BlobRef]) -> bytes:
         """Return the framed sum of exactly these uploads (BadUpload: of all but one)."""
 
+    def close(self) -> None:
+        """Give back what the adding takes."""
+
 
 class Coordinator:
     """One job, from its proposal to its last record."""
@@ -68,6 +71,12 @@ class Coordinator:
 
     def run(self) -> machine.State:
         """Run the job to its end and return the last state (`Finished` or `Aborted`)."""
+        try:
+            return self._run()
+        finally:
+            self._adder.close()
+
+    def _run(self) -> machine.State:
         self._run_effects(machine.outstanding(self.state))
         started = time.monotonic()
         phase = _phase(self.state)
@@ -98,8 +107,6 @@ class Coordinator:
         try:
             sender, answer = read_answer(self._address, reply.payload)
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
-            if isinstance(answer, m.SealedUpdate):
-                self._adder.arrived(sender, answer.upload)
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
             log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
 
@@ -109,6 +116,8 @@ class Coordinator:
         self._journal.append(self._job.plan.job, *_to_journal(event))
         self.state = state
         self._tell(_progress_line(state, event))
+        if isinstance(event, machine.Answered) and isinstance(event.signed.answer, m.SealedUpdate):
+            self._adder.arrived(event.member, event.signed.answer.upload)
         self._run_effects(effects)
 
     def _mind_the_time(self, phase_started: float) -> None:

@@ -58,12 +58,11 @@ def make_plan(**changes: Any) -> TrainingPlan:
 def results(name: str, work: i.Work) -> Any:  # noqa: C901
     """Return what an honest desk would give, by deterministic stand-ins."""
     number = getattr(work, "round", 0)
-    to_each = tuple(m.ToMember(member=other, sealed="AAAA") for other in NAMES)
     match work:
         case i.Consider():
             return "AAAA", digest_of(b"head 0")
         case i.MakeAllianceKey():
-            return digest_of(b"key"), to_each
+            return digest_of(b"key"), tuple(m.ToMember(member=n, sealed="AAAA") for n in sorted(work.acceptances))
         case i.TakeAllianceKey():
             return digest_of(b"key")
         case i.MakeRoundKeys():

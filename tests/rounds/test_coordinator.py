@@ -100,7 +100,7 @@ def test_a_stranger_is_refused():
         c.step(play.state, c.Answered("dogs", c.Signed(answer, b"")))
 
 
-def test_a_missing_member_aborts_the_round_with_its_name():
+def test_too_few_uploads_before_the_deadline_abort_with_the_names_of_the_missing():
     play = play_until(m.SealedUpdate)
     play.honest_step()
     play.event(c.DeadlinePassed("sealed-update", 1))
@@ -109,13 +109,13 @@ def test_a_missing_member_aborts_the_round_with_its_name():
     assert {ask.member for ask in c.outstanding(play.state)} == set(NAMES)
 
 
-def test_a_late_deadline_does_not_abort():
+def test_the_deadline_of_an_earlier_phase_is_refused():
     play = play_until(m.SealedUpdate)
     with pytest.raises(OutOfOrder):
         c.step(play.state, c.DeadlinePassed("sealed-shares", 1))
 
 
-def test_a_refusal_aborts_with_its_reason():
+def test_a_refusal_where_every_member_is_needed_aborts_with_its_reason():
     play = play_until(m.SealedUpdate)
     digest = digest_of(encode(play.wire[0].request))
     refusal = m.Refusal(
@@ -126,7 +126,7 @@ def test_a_refusal_aborts_with_its_reason():
     assert "ants refused: BudgetExceeded: cap 8" in play.state.reason
 
 
-def test_another_roster_aborts():
+def test_another_roster_where_every_member_is_needed_aborts():
     play = play_until(m.SealedShares)
     answer = play.houses["ants"].take(play.asked(play.wire.pop(0).request))
     other = answer.model_copy(update={"roster_digest": digest_of(b"another roster")})

@@ -81,7 +81,7 @@ def test_a_roster_that_others_did_not_sign_is_refused_before_the_charge():
     assert did(play, i.Charge) == did(play, i.Train) == 0
 
 
-def test_a_missing_member_in_the_roster_is_refused():
+def test_a_roster_below_the_plans_fewest_is_refused():
     play, event = play_until_asked("key-roster")
     relayed = {name: keys for name, keys in event.relayed.items() if name != "cats"}
     refusal_of(play, i.Asked(event.request, relayed))

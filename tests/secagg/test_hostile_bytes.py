@@ -124,6 +124,34 @@ def test_a_sum_of_nothing_is_not_opened() -> None:
         WORKER.open_sum(frame.write(Kind.SUM, P, 0, []), key=KEY, slots=0)
 
 
+# ---- SEAL's own end
+
+ABORT = """
+from tests.secagg.test_hostile_bytes import P, endless
+from fl_alliance.secagg import cipher
+cipher.LocalChunkSum(P).take([endless()])
+"""
+
+
+def endless() -> bytes:
+    """A ciphertext whose seed says of itself that it is compressed and 2^63 bytes long."""
+    at = CHUNKS[0].rindex(bytes.fromhex("5ea1100403"))
+    return CHUNKS[0][: at + 5] + bytes([2, 0, 0]) + struct.pack("<Q", 2**63) + CHUNKS[0][at + 16 :]
+
+
+def test_seal_aborts_the_process_over_a_length_and_the_worker_is_what_ends() -> None:
+    """Found by tests/fuzz: an exception that SEAL lets out where C++ allows none. No `except` helps against that."""
+    run = subprocess.run([sys.executable, "-c", ABORT], capture_output=True, text=True, check=False)
+    assert run.returncode == -signal.SIGABRT, run.stderr[-500:]
+    assert "terminate called" in run.stderr
+    with WORKER.running_sum(SLOTS) as running:
+        running.take(UPLOADS[0])
+        with pytest.raises(WrongCipher, match=r"^lagos: the cipher's worker was ended by SIGABRT"):
+            running.take(framed([endless(), CHUNKS[1]]), "lagos")
+        assert running.lost
+    assert WORKER.add(UPLOADS, slots=SLOTS) == TOTAL
+
+
 # ---- wrong numbers without an exception
 
 

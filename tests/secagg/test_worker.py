@@ -99,7 +99,7 @@ def test_a_sum_that_nobody_closed_ends_its_worker() -> None:
 @pytest.mark.parametrize("processes", [0, 1, 2])
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_bad_chunk_in_any_worker_leaves_the_sum_as_it_was(processes: int, place: int) -> None:
-    """With two workers, the one whose chunks are good must not keep them."""
+    """With two workers, the one whose chunks are good must not keep them; nor those of an upload that was cut off."""
     chunks = frame.read(Kind.UPLOAD, UPLOADS[1], P, SLOTS)
     chunks[place] = chunks[place][:60] + bytes(len(chunks[place]) - 60)
     bad = frame.write(Kind.UPLOAD, P, SLOTS, chunks)
@@ -107,6 +107,8 @@ def test_a_bad_chunk_in_any_worker_leaves_the_sum_as_it_was(processes: int, plac
         total.take(UPLOADS[0])
         with pytest.raises(WrongCipher, match="lagos: ciphertext: SEAL refuses"):
             total.take(bad, "lagos")
+        with pytest.raises(WrongCipher, match="lagos: the bytes end inside a chunk"):
+            total.take(UPLOADS[1][:-1], "lagos")
         assert (total.taken, total.lost) == (1, False)
         for upload in UPLOADS[1:]:
             total.take(upload)
@@ -148,6 +150,7 @@ DEATHS = {
     "a hang": ("signal.pause()", "did not finish within 1 s"),
     "a busy loop": ("while True: pass", "did not finish within 1 s"),
     "an answer out of turn": ("return [b'more']", "answered out of turn"),
+    "an endless answer": ("return iter(lambda: b'more', 0)", "answered out of turn"),
     "a long answer": ("return [bytes(10**6)]", "answered with 1000000 bytes"),
 }
 

@@ -7,7 +7,7 @@ are the attackers': they take only what the docstring of the test says that the 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -71,6 +71,19 @@ class Round:
         mine = {me: {sender: to[me] for sender, to in sealed.items()} for me in self.names}
         return {me: shares.open_shares(mine[me], **self.session(me)) for me in self.names}
 
+    def revealed_by(self, me: str, pairs: Mapping[str, shares.SharePair], lists: shares.Lists) -> bytes:
+        return shares.reveal_shares(pairs, lists, me=me, group_secret=self.key.to_bytes(), context=self.context)
+
+    def recover(self, sealed: Mapping[str, bytes], lists: shares.Lists) -> shares.Seeds:
+        return shares.recover_seeds(
+            sealed,
+            lists,
+            threshold=self.threshold,
+            group_secret=self.key.to_bytes(),
+            publics=self.publics,
+            context=self.context,
+        )
+
     def self_seeds(self) -> dict[str, bytes]:
         return {name: secrets.self_seed for name, secrets in self.secrets.items()}
 
@@ -99,10 +112,23 @@ def require_the_sum(claimed: bytes, uploads: Collection[bytes], parameters: SumP
 # ---- the attackers
 
 
+class Seen(Protocol):
+    """What is public in a round."""
+
+    names: list[str]
+    parameters: SumParameters
+
+    @property
+    def publics(self) -> dict[str, masks.RoundPublic]: ...
+
+    @property
+    def context(self) -> masks.RoundContext: ...
+
+
 def strip(
     masked: Slots,
     victim: str,
-    seen: Round,
+    seen: Seen,
     *,
     self_seed: bytes | None = None,
     privates: Mapping[str, bytes] | None = None,
@@ -134,7 +160,7 @@ def strip(
     return left & np.uint64((1 << bits) - 1)
 
 
-def pairwise(pair: tuple[bytes, bytes], one: str, other: str, seen: Round, size: int) -> Slots:
+def pairwise(pair: tuple[bytes, bytes], one: str, other: str, seen: Seen, size: int) -> Slots:
     low, high = sorted((one, other))
     key = derive.key_for("pairwise-mask", derive.exchange(*pair, other), seen.context, low, high)
     return derive.keystream(key, size, seen.parameters.modulus_bits)
@@ -177,3 +203,9 @@ def switch_masks_off(patch: pytest.MonkeyPatch, *purposes: str) -> None:
         "keystream",
         lambda key, slots, bits: np.zeros(slots, np.uint64) if key == none else keystream(key, slots, bits),
     )
+
+
+def switch_context_off(patch: pytest.MonkeyPatch) -> None:
+    """Make the keys of masks no longer depend on the round, so that equal secrets give equal masks."""
+    key_for, first = masks.key_for, masks.RoundContext("", "", 0, "")
+    patch.setattr(masks, "key_for", lambda purpose, secret, c, *names: key_for(purpose, secret, c and first, *names))

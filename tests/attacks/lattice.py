@@ -192,9 +192,10 @@ def crafted_sum(genuine: bytes, c0: Poly, c1: Poly, parameters: SumParameters, s
     (chunk,) = frame.read(frame.Kind.SUM, genuine, parameters, slots)
     numbers = np.concatenate([c0, c1]) % CIPHER_MODULUS
     body = unzipped(bytes(chunk))[: -16 * parameters.degree] + numbers.astype("<u8").tobytes()
-    magic, size, major, minor, _, reserved, _ = _SEAL_HEADER.unpack_from(chunk)
-    head = _SEAL_HEADER.pack(magic, size, major, minor, 0, reserved, size + len(body))
-    return frame.write(frame.Kind.SUM, parameters, slots, [head + body])
+    zipped = pa.Codec("zstd").compress(body, asbytes=True)
+    magic, size, major, minor, mode, reserved, _ = _SEAL_HEADER.unpack_from(chunk)
+    head = _SEAL_HEADER.pack(magic, size, major, minor, mode, reserved, size + len(zipped))
+    return frame.write(frame.Kind.SUM, parameters, slots, [head + zipped])
 
 
 # ---- keys

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 
 from fl_alliance.errors import OutOfRange, SecretUnavailable, WrongCipher
-from fl_alliance.secagg import frame, masks, packing, shares
+from fl_alliance.secagg import frame, packing, shares
 from fl_alliance.secagg.frame import Kind
 from tests.attacks import lattice
-from tests.attacks.alliance import UNLIKELY, Digits, Round, Slots, looks_uniform, switch_masks_off
+from tests.attacks.alliance import (
+    UNLIKELY,
+    Digits,
+    Round,
+    Slots,
+    looks_uniform,
+    switch_context_off,
+    switch_masks_off,
+)
 
 OTHER_CONTEXTS: dict[str, dict[str, Any]] = {
     "round": {"round": 2},
@@ -21,12 +29,6 @@ OTHER_CONTEXTS: dict[str, dict[str, Any]] = {
     "alliance": {"alliance": "south"},
     "roster": {"roster_digest": "sha256:" + "1" * 64},
 }
-
-
-def switch_context_off(patch: pytest.MonkeyPatch) -> None:
-    """Hook: keys of masks no longer depend on the round, so equal secrets give equal masks."""
-    key_for, first = masks.key_for, masks.RoundContext("", "", 0, "")
-    patch.setattr(masks, "key_for", lambda purpose, secret, c, *names: key_for(purpose, secret, c and first, *names))
 
 
 def move_on(seen: Round, **changes: Any) -> None:
@@ -165,16 +167,3 @@ def test_stored_uploads_do_not_make_the_sum_of_a_smaller_alliance():
 def with_header_of(seen: Round, upload: bytes) -> bytes:
     header = len(frame.write(Kind.UPLOAD, seen.parameters, seen.slots, [b""])) - 4
     return seen.upload("clinic-0")[:header] + upload[header:]
-
-
-def test_an_update_that_is_uploaded_twice_is_beyond_what_masks_can_hide():
-    """Not a defence but its absence: if the round could be run again for the same updates with one member less, two
-    honest, checked, opened sums would give that member's update. Only `rounds` can hold the rule: one upload for each
-    update.
-    """
-    four = one_chunk()
-    first = four.open(four.add(four.uploads().values()), four.self_seeds())
-    again = Round(3, dimension=6000)
-    again.digits = dict(zip(again.names, list(four.digits.values())[1:], strict=True))
-    second = again.open(again.add(again.uploads().values()), again.self_seeds())
-    assert (first - second == four.digits["clinic-0"]).all()

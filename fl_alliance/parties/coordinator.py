@@ -61,11 +61,13 @@ class Coordinator:
         tell: Callable[[str], None] = lambda _: None,
         ask_again_seconds: float = 90.0,
         farewell_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` gives seconds that only grow: phases and farewells are measured with it."""
         self._identity, self._address, self._job = identity, address, job
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._tell, self._ask_again = folder, tell, ask_again_seconds
-        self._farewell_seconds = farewell_seconds
+        self._farewell_seconds, self._clock = farewell_seconds, clock
         self._asked: dict[str, float] = {}
         self.state = self._replay()
 
@@ -78,13 +80,13 @@ class Coordinator:
 
     def _run(self) -> machine.State:
         self._run_effects(machine.outstanding(self.state))
-        started = time.monotonic()
+        started = self._clock()
         phase = _phase(self.state)
         while not isinstance(self.state, machine.Finished | machine.Aborted):
             for reply in self._link.replies(timeout=0.5):
                 self._take(reply)
             if _phase(self.state) != phase:
-                phase, started = _phase(self.state), time.monotonic()
+                phase, started = _phase(self.state), self._clock()
                 self._asked.clear()
             self._mind_the_time(started)
         self._let_them_hear()
@@ -93,8 +95,8 @@ class Coordinator:
     def _let_them_hear(self) -> None:
         """After an abort, give the members some seconds to fetch the news."""
         left = {ask.member for ask in machine.outstanding(self.state) if isinstance(ask, machine.Ask)}
-        end = time.monotonic() + self._farewell_seconds
-        while left and time.monotonic() < end:
+        end = self._clock() + self._farewell_seconds
+        while left and self._clock() < end:
             left -= {reply.member for reply in self._link.replies(timeout=0.2)}
 
     # ---- events
@@ -124,7 +126,7 @@ class Coordinator:
         state = self.state
         if not isinstance(state, machine.Gathering):
             return
-        now = time.monotonic()
+        now = self._clock()
         if now - phase_started > self._job.plan.phase_seconds:
             self._event(machine.DeadlinePassed(machine.kind_of(state.awaits), state.progress.round))
             return
@@ -147,7 +149,7 @@ class Coordinator:
                     self._event(self._sign_record(effect))
 
     def _ask(self, ask: machine.Ask) -> None:
-        self._asked[ask.member] = time.monotonic()
+        self._asked[ask.member] = self._clock()
         self._link.ask(ask.member, write_request(self._address, self._identity, ask.member, ask.request))
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,7 +77,14 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
 
 
 def coordinator(
-    home: Path, job: str, link: CoordinatorLink, blobs: Blobs, *, tell: Tell = lambda _: None, ask_again: float = 90.0
+    home: Path,
+    job: str,
+    link: CoordinatorLink,
+    blobs: Blobs,
+    *,
+    tell: Tell = lambda _: None,
+    ask_again: float = 90.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Coordinator:
     """Return the shell of one job over any link."""
     keys = setup.Keys(home)
@@ -98,6 +106,7 @@ def coordinator(
         folder=folder,
         tell=tell,
         ask_again_seconds=ask_again,
+        clock=clock,
     )
 
 

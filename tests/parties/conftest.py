@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.transport.local import LocalHub
 
 SITES = ("clinic", "hospital", "school")
+FOUR = (*SITES, "surgery")
 
 
 @dataclass
@@ -49,13 +51,13 @@ class Alliance:
 
         self.hub.attach(name, heard)
 
-    def coordinator(self) -> Coordinator:
-        return wiring.coordinator(
-            self.folder / "coordinator", self.plan.job, self.hub.coordinator_link(), self.blobs, ask_again=0.0
-        )
+    def coordinator(self, *, ask_again: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Coordinator:
+        link = self.hub.coordinator_link()
+        folder = self.folder / "coordinator"
+        return wiring.coordinator(folder, self.plan.job, link, self.blobs, ask_again=ask_again, clock=clock)
 
 
-def settings(model: Path, data: Path, **changes: Any) -> demo.DemoSettings:
+def settings(model: Path, data: Path, sites: tuple[str, ...] = SITES, **changes: Any) -> demo.DemoSettings:
     fields: dict[str, Any] = {
         "alliance": "test-alliance",
         "job": "job-1",
@@ -80,7 +82,7 @@ def settings(model: Path, data: Path, **changes: Any) -> demo.DemoSettings:
         "columns": demo.Columns(unit="patient", prompt="prompt", answer="answer"),
         "institutions": tuple(
             demo.Site(name=name, train=data / f"{name}.jsonl", heldout=data / f"{name}.jsonl", declared_units=10_000)
-            for name in SITES
+            for name in sites
         ),
     }
     return demo.DemoSettings(**{**fields, **changes})
@@ -88,7 +90,7 @@ def settings(model: Path, data: Path, **changes: Any) -> demo.DemoSettings:
 
 def write_records(data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
-    for name in SITES:
+    for name in FOUR:
         rows = [
             {"patient": f"{name}-{n // 2}", "prompt": f"Define: word {n}", "answer": f"a thing of {name} number {n}"}
             for n in range(12)

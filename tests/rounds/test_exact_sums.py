@@ -54,7 +54,8 @@ def test_an_upload_that_cannot_be_added_is_left_out_and_the_others_finish() -> N
     while not isinstance(play.state, c.Adding):
         assert play.honest_step()
     upload = play.state.progress.done(c.m.SealedUpdate)["site-03"].upload
-    play.blobs.data[upload.digest] = play.blobs.data[upload.digest][:-1] + b"\0"
+    data = play.blobs.data[upload.digest]
+    play.blobs.data[upload.digest] = data[:-1] + bytes([data[-1] ^ 1])
     assert isinstance(play.run(), c.Finished)
     assert "site-03" in play.state.progress.left["site-03"]
     assert "NotAuthentic" in play.state.progress.left["site-03"]

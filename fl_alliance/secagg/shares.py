@@ -115,7 +115,7 @@ class Lists:
     """Whose seeds are opened, and which: the two lists that everybody confirmed.
 
     Raises:
-        SumRefused: fewer than 3 survivors, or one that did not deal.
+        SumRefused: fewer than 3 survivors, or a member on both.
     """
 
     survivors: tuple[str, ...]
@@ -123,14 +123,18 @@ class Lists:
     dropped: tuple[str, ...]
     """Members that dealt shares and did not upload, sorted: their mask seeds."""
 
+    def __post_init__(self) -> None:
+        if both := sorted(set(self.survivors) & set(self.dropped)):
+            raise SumRefused(f"{both} are survivors and dropped: both of a member's seeds would open its upload")
+        if len(self.survivors) < MIN_MEMBERS:
+            raise SumRefused(f"{len(self.survivors)} survivors, need {MIN_MEMBERS}")
+
     @classmethod
     def of(cls, *, dealers: Collection[str], survivors: Collection[str]) -> Lists:
-        """Return the lists for these dealers and survivors: no member is on both."""
+        """Return the lists for these dealers and survivors (SumRefused: a survivor did not deal)."""
         there, all_dealers = sorted(set(survivors)), sorted(set(dealers))
         if strangers := [name for name in there if name not in all_dealers]:
             raise SumRefused(f"survivors that dealt no shares: {strangers}")
-        if len(there) < MIN_MEMBERS:
-            raise SumRefused(f"{len(there)} survivors, need {MIN_MEMBERS}")
         return cls(tuple(there), tuple(name for name in all_dealers if name not in there))
 
     @property

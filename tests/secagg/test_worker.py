@@ -116,8 +116,15 @@ def test_a_bad_chunk_in_any_worker_leaves_the_sum_as_it_was(processes: int, plac
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2])
-def test_bytes_that_turn_out_not_to_be_the_signed_ones_are_never_parsed(processes: int) -> None:
-    """The digest is known at the end only: until then the worker holds the chunks and SEAL sees none."""
+def test_bytes_that_turn_out_not_to_be_the_signed_ones_are_never_parsed(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest is known at the end only: until then the chunks are held, and SEAL sees none, here or there."""
+
+    def parsed(*_: Any) -> Any:
+        raise AssertionError("SEAL saw it")
+
+    monkeypatch.setattr(cipher._Memory, "read", parsed)
     blobs, signed = MemoryBlobs(), blob_ref(UPLOADS[1])
     worker = CipherWorker(P, Performance(processes=processes), command=on("l", "os.kill(os.getpid(), signal.SIGSEGV)"))
     blobs.data[signed.digest] = UPLOADS[2]
@@ -400,6 +407,7 @@ def test_an_upload_that_kills_the_adders_worker_is_named_and_the_others_are_adde
     adder, refs, _ = adder_of(crash_over(UPLOADS[victim]))
     for name, ref in refs.items():
         adder.arrived(name, ref)
+    assert set(adder._added) == set(NAMES[victim + 1 :]), "a new worker adds those that come after it"
     with pytest.raises(BadUpload, match="was ended by SIGABRT") as refused:
         adder.total(refs)
     assert refused.value.member == NAMES[victim]

@@ -195,3 +195,33 @@ def test_a_release_with_fewer_votes_than_the_quorum_is_kept_by_nobody_though_the
     assert isinstance(said, m.Refusal)
     assert said.reason == "2 members voted for this adapter, the quorum is 3"
     assert ("Keep", 2) not in world.sites["ants"].gate.done
+
+
+@pytest.mark.parametrize(
+    ("member", "field", "reason"),
+    [
+        ("bees", "roster_digest", "an upload belongs to another roster"),
+        ("bees", "dealers_digest", "an upload was masked for another list of dealers"),
+        ("bees", "upload", "one upload stands twice in the list"),
+        ("ants", "upload", "the list names another upload as mine"),
+    ],
+)
+def test_a_list_with_an_upload_that_does_not_fit_is_confirmed_by_nobody(member: str, field: str, reason: str):
+    world = world_of(**FOUR)
+    ask = until_asked(world, "survivor-list", "ants")
+    other = world.state.progress.phases["sealed-update"]["cats"].answer
+    value = getattr(other, field) if field == "upload" else digest_of(b"another")
+    said = world.hand(c.Ask("ants", resigned(ask.request, member, **{field: value})))
+    assert isinstance(said, m.Refusal)
+    assert said.reason == reason
+
+
+def test_three_confirmations_of_five_reveal_nothing_though_three_shares_would_open_a_mask():
+    """With one helper who confirms two lists, the coordinator would have both seeds of a member."""
+    world = world_of(members=5, threshold=3, quorum=3)
+    ask = until_asked(world, "confirmations", "ants")
+    few = without(ask.request, "dogs", "eels")
+    assert isinstance(world.hand(c.Ask("ants", few)), m.Refusal)
+    assert ("RevealShares", 2) not in world.sites["ants"].gate.done
+    other = until_asked(world, "confirmations", "bees")
+    assert isinstance(world.hand(c.Ask("bees", without(other.request, "eels"))), m.RevealedShares)

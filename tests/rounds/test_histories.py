@@ -275,13 +275,15 @@ class Histories(RuleBasedStateMachine):
         if self.world.book.phase[0] != ADD:
             assert not self.world.event(c.UploadRefused(self.member(member), "too late"))
 
-    @precondition(lambda self: self.ripe() and self.world.wire)
-    @rule(choice=ANY, missing=st.lists(ANY, max_size=2))
+    @precondition(lambda self: self.ripe() and any(ask.request.kind in RELAYS for ask in self.world.wire))
+    @rule(choice=ANY, missing=st.lists(ANY, min_size=1, max_size=2))
     def the_coordinator_says_that_somebody_is_missing(self, choice: int, missing: list[int]) -> None:
-        """One member gets a shorter list than the others: a dropout that was none, or a list of two."""
-        ask = self.world.wire.pop(choice % len(self.world.wire))
+        """One member gets a shorter list than the others, perhaps without itself, or of two; its answer counts."""
+        asks = [ask for ask in self.world.wire if ask.request.kind in RELAYS]
+        self.world.wire.remove(ask := asks[choice % len(asks)])
         self.note("shorter list")
-        self.world.hand(c.Ask(ask.member, shorter(ask.request, {self.member(number) for number in missing})))
+        answer = self.world.hand(c.Ask(ask.member, shorter(ask.request, {self.member(number) for number in missing})))
+        self.world.event(self.signed(ask.member, answer))
 
     @precondition(ripe)
     @rule(member=ANY, choice=ANY, missing=ANY)

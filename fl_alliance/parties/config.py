@@ -15,6 +15,11 @@ from fl_alliance.protocol.ids import Name
 C = TypeVar("C", bound=BaseModel)
 
 
+CipherProcesses = Annotated[int, Field(ge=0, le=64)]
+"""Worker processes for ciphers (`secagg.worker.Performance`): speed and isolation, never a result. 0: none, so that
+foreign ciphertexts are parsed in the party's own process."""
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,12 +47,14 @@ class InstitutionConfig(_Config):
     data: DataConfig
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processor threads for training: speed, never privacy."""
+    cipher_processes: CipherProcesses = 1
 
 
 class CoordinatorConfig(_Config):
     """`coordinator.toml` in the coordinator's folder."""
 
     alliance: Name
+    cipher_processes: CipherProcesses = 1
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
 

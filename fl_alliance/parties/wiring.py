@@ -22,6 +22,7 @@ from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs, CoordinatorLink, InstitutionLink
 from fl_alliance.rounds import coordinator as machine
+from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.journal import SqliteJournal
 
@@ -87,6 +88,7 @@ def coordinator(
     clock: Callable[[], float] = time.monotonic,
 ) -> Coordinator:
     """Return the shell of one job over any link."""
+    config = load(CoordinatorConfig, home / "coordinator.toml")
     keys = setup.Keys(home)
     identity = IdentityKey.load(keys.identity)
     members = read_file(keys.members, "list of members")
@@ -102,7 +104,7 @@ def coordinator(
         journal=SqliteJournal(home / "journal.db"),
         link=link,
         blobs=blobs,
-        adder=UploadAdder(plan, blobs),
+        adder=UploadAdder(plan, blobs, Performance(processes=config.cipher_processes)),
         folder=folder,
         tell=tell,
         ask_again_seconds=ask_again,
@@ -176,6 +178,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
             accounts=accounts,
             trainer=lambda plan: QwenTrainer(config, home, plan, lambda step, steps: tell(f"step {step}/{steps}")),
             public_documents={"root.pub.json": root},
+            performance=Performance(processes=config.cipher_processes),
         )
 
     shell = Institution(

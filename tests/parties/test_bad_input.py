@@ -153,7 +153,8 @@ def test_unusable_records_stop_the_job_and_only_the_institution_learns_why(
     path = alliance.folder.parent / "data" / "clinic.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     reason = aborted(alliance)
-    assert reason == "clinic refused: BadRecords: the institution's records can't be used; its own log says why"
+    said_outside = "clinic refused: BadRecords: the institution's records can't be used; its own log says why"
+    assert reason == f"{said_outside}; 2 members are left, need 3"
     assert said in capsys.readouterr().out
     assert adapters(alliance) == []
     assert half_written(alliance) == []

@@ -157,7 +157,7 @@ def test_the_search_finds_an_update_that_is_sent_in_the_clear(spied: Spied, hone
     wiring.propose(spied.home, spied.plan.model_copy(update={"job": "job-2"}))
     code, seen = spied.run("job-2")
     assert code == 1
-    assert "the uploads can't be added: WrongCipher" in (spied.folder / "job-2.log").read_text()
+    assert "was refused: WrongCipher" in (spied.folder / "job-2.log").read_text()
     packed = {key: value for key, value in noted(spied, after=before).items() if "packed update" in key}
     assert len(packed) == len(SITES)
     assert Needles(packed).found_in(seen.wire) == set(packed)

@@ -36,7 +36,7 @@ class AdapterPlan(Wire):
     alpha: Annotated[int, Field(ge=1, le=1024)]
     targets: Annotated[tuple[str, ...], items(1, 16)]
     """Names of the Linear modules that get an adapter, such as `q_proj`."""
-    modules: Annotated[int, Field(ge=1)]
+    modules: Annotated[int, Field(ge=1, le=100_000)]
     """How many modules the targets must hit: fewer means a mixer was skipped silently."""
     public_seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
     """Draws the frozen A. Public by design: it is the starting point, not noise."""
@@ -51,6 +51,15 @@ class OptimizerPlan(Wire):
     """For sgd: momentum. For adam: beta1."""
     beta2: DecimalText = "0.999"
     """For adam only."""
+
+    @model_validator(mode="after")
+    def _moves_and_settles(self) -> Self:
+        if Decimal(self.learning_rate) <= 0:
+            raise ValueError(f"learning_rate {self.learning_rate} must be above 0: nothing would be learnt")
+        for name in ("momentum", "beta2"):
+            if Decimal(getattr(self, name)) >= 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be below 1")
+        return self
 
 
 class PrivacyPlan(Wire):

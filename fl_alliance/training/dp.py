@@ -55,7 +55,7 @@ def inner_optimizer(parameters: Sequence[torch.nn.Parameter], plan: OptimizerPla
     """Return a fresh SGD or Adam that steps on the noised gradient.
 
     Raises:
-        BadPlan: torch refuses a setting.
+        BadPlan: torch refuses a setting, such as one below 1 in the plan that is 1.0 as a double.
     """
     rate, momentum = float(plan.learning_rate), float(plan.momentum)
     try:

@@ -95,13 +95,16 @@ def test_the_vector_is_a_copy(folder: Path) -> None:
     assert not (session.vector == 7).any()
 
 
+ALMOST_ONE = "0." + "9" * 18
+"""Below 1 in a plan, 1.0 as a double."""
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "adam with beta1 of 1": (
-        {"optimizer": OptimizerPlan(name="adam", learning_rate="0.1", momentum="1")},
+    "adam with a beta1 that rounds to 1": (
+        {"optimizer": OptimizerPlan(name="adam", learning_rate="0.1", momentum=ALMOST_ONE)},
         "optimizer adam: Invalid beta parameter",
     ),
-    "adam with beta2 of 2": (
-        {"optimizer": OptimizerPlan(name="adam", learning_rate="0.1", beta2="2")},
+    "adam with a beta2 that rounds to 1": (
+        {"optimizer": OptimizerPlan(name="adam", learning_rate="0.1", beta2=ALMOST_ONE)},
         "optimizer adam: Invalid beta parameter",
     ),
     "modules": ({"adapter": {"modules": 9}}, "hit 4 modules, the plan says 9"),

@@ -15,7 +15,6 @@ from fl_alliance.secagg.masks import RoundContext, RoundPublic, RoundSecrets
 from tests.secagg.alliance import CONTEXT, Alliance
 
 BITS = 36
-LOW = np.uint64(2**BITS - 1)
 
 
 # ---- a second implementation of the derivation, from the table in derive.py, with other libraries

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, BadRecords, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.errors import AllianceError, BadPlan, BadRecords, MalformedMessage, NotAuthentic, OutOfOrder
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
@@ -112,12 +112,15 @@ class Institution:
             self._pin(_members_in(request))
         return read_request(self._address, request)
 
-    def _pin(self, members: bytes) -> None:
+    def _pin(self, members: bytes) -> AllianceMembers:
         document = open_document(members, AllianceMembers, public_key=self._root)
         keys = {member.name: public_key_of(member.identity) for member in document.members}
         if keys.get(self._name) != self._identity.public:
             raise NotAuthentic(f"the list of members names another key for {self._name}")
+        if document.coordinator.name != self._coordinator:
+            raise NotAuthentic(f"the list's coordinator is {document.coordinator.name}, here it is {self._coordinator}")
         self._address = Address(self._name, self._coordinator, keys)
+        return document
 
     def _answer(self, message: m.Request) -> m.Answer:
         """Feed the machine until it replies. An out-of-order request is refused and changes nothing."""
@@ -177,10 +180,11 @@ class Institution:
         if not isinstance(self.state, machine.Idle | machine.Over):
             raise OutOfOrder(f"job {message.job} is proposed while another job is under way")
         members, envelope = base64.b64decode(message.members), base64.b64decode(message.plan)
-        self._pin(members)
+        people = self._pin(members)
         plan = open_document(envelope, TrainingPlan, public_key=self._address.keys[self._coordinator])
         if (plan.alliance, plan.job) != (message.alliance, message.job):
             raise NotAuthentic(f"the proposal of job {message.job} holds a plan of job {plan.job}")
+        _require_institutions(plan, people)
 
         def keep() -> None:
             self._keep_members(members)
@@ -237,6 +241,19 @@ def relayed_envelopes(message: m.Request) -> list[bytes]:
         case _:
             inside = ()
     return [base64.b64decode(envelope) for envelope in inside]
+
+
+def _require_institutions(plan: TrainingPlan, people: AllianceMembers) -> None:
+    """Refuse a plan with the coordinator, or anybody unknown, in a member's seat: members hold the alliance key.
+
+    Raises:
+        BadPlan: names who is no institution, or the other alliance.
+    """
+    if plan.alliance != people.alliance:
+        raise BadPlan(f"alliance: {plan.alliance!r}, the list of members is {people.alliance!r}'s")
+    institutions = {member.name for member in people.members if member.role == "institution"}
+    if strangers := sorted(set(plan.names) - institutions):
+        raise BadPlan(f"members: {', '.join(strangers)}: no institution of alliance {people.alliance}")
 
 
 def _members_in(request: bytes) -> bytes:

@@ -174,3 +174,46 @@ def test_every_link_of_the_documents_leads_to_something_of_the_project():
             assert place.is_relative_to(ROOT), f"{path}: {target}"
             assert place.exists(), f"{path}: {target}"
     assert links > 5
+
+
+def documents() -> dict[Path, str]:
+    return {path: text for path, text in texts().items() if path.suffix == ".md"}
+
+
+def named_in(text: str) -> list[tuple[str, str]]:
+    """Each `file.py::name`, and each `::name` with the file that was named before it."""
+    found, file = [], ""
+    for named, name in re.findall(r"`([\w./-]+\.py)?::(\w+)`", text):
+        file = named or file
+        found.append((file, name))
+    return found
+
+
+def test_a_name_without_a_file_is_of_the_file_before():
+    assert named_in("`a/b.py::c`, `::d`; `e.py::f`") == [("a/b.py", "c"), ("a/b.py", "d"), ("e.py", "f")]
+
+
+def test_every_test_and_function_that_a_document_names_is_there():
+    named = 0
+    for path, text in documents().items():
+        for file, name in named_in(text):
+            if (file, name) == ("", "name"):  # how names are written
+                continue
+            named += 1
+            places = [place for place in (ROOT / "tests" / file, PACKAGE / file) if place.is_file()]
+            assert len(places) == 1, f"{path}: {file}"
+            assert re.search(rf"^\s*(def|class) {name}\b", places[0].read_text(), re.MULTILINE), (
+                f"{path}: {file}::{name}"
+            )
+    assert named > 100
+
+
+def test_every_file_that_a_document_names_is_there():
+    named = 0
+    for path, text in documents().items():
+        for file in re.findall(r"(?<![\w./-])((?:fl_alliance|tests|docs|bench|deploy)/[\w./-]+\.\w+)\b", text):
+            if "NAME" in file:
+                continue
+            named += 1
+            assert (ROOT / file).exists(), f"{path}: {file}"
+    assert named > 20

@@ -24,9 +24,11 @@ app = typer.Typer(
 )
 coordinator_app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
 institution_app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
+plan_app = typer.Typer(no_args_is_help=True, help="Before a job: what a budget allows.")
 audit_app = typer.Typer(no_args_is_help=True, help="Run by an auditor, offline.")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(institution_app, name="institution")
+app.add_typer(plan_app, name="plan")
 app.add_typer(audit_app, name="audit")
 console = Console(highlight=False)
 
@@ -144,6 +146,28 @@ def institution_run(home: Folder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     run_institution(home, keep_going=lambda: not stop.is_set(), tell=lambda line: print(line, flush=True))  # noqa: T201
+
+
+@plan_app.command("suggest")
+def plan_suggest(
+    epsilon: Annotated[str, typer.Option(help="What the whole job may spend.")],
+    delta: Annotated[str | None, typer.Option(help="As in the plan.")] = None,
+    units: Annotated[int | None, typer.Option(help="Declared units of the smallest institution.")] = None,
+    like: Annotated[Path | None, typer.Option(help="A plan to take delta and the smallest cohort from.")] = None,
+    rate: Annotated[list[str] | None, typer.Option(help="Sampling rate to try; may be repeated.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps of the whole job to try; may be repeated.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the trade-off of the first guess as SVG.")] = None,
+) -> None:
+    """Find the least noise for a target epsilon, for each sampling rate and number of steps. Reads no record."""
+    from fl_alliance.parties import planning
+
+    question = planning.Question.of(epsilon=epsilon, delta=delta, units=units, like=like)
+    with console.status("two accountants are at work: PLD takes its time where the noise is small"):
+        found, chosen = planning.answer(
+            question, rates=rate or ["0.05", "0.1", "0.2"], steps=steps or [12, 48], plot=plot, done=lambda: None
+        )
+    console.print(planning.table_of(found, chosen))
+    _say(f"for {question.units} declared units at delta {question.delta:f}; noise is in clip norms, in a step's mean")
 
 
 @audit_app.command("verify")

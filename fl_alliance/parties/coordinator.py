@@ -68,7 +68,8 @@ class Coordinator:
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._tell, self._ask_again = folder, tell, ask_again_seconds
         self._farewell_seconds, self._clock = farewell_seconds, clock
-        self._asked: dict[str, float] = {}
+        self._due: dict[str, tuple[float, float]] = {}
+        """By member: when to ask again for what it owes, and how long the wait until then is."""
         self.state = self._replay()
 
     def run(self) -> machine.State:
@@ -87,7 +88,6 @@ class Coordinator:
                 self._take(reply)
             if _phase(self.state) != phase:
                 phase, started = _phase(self.state), self._clock()
-                self._asked.clear()
             self._mind_the_time(started)
         self._let_them_hear()
         return self.state
@@ -133,8 +133,9 @@ class Coordinator:
         for effect in machine.outstanding(state):
             if not isinstance(effect, machine.Ask) or isinstance(effect.request, m.Abort):
                 continue
-            if now - self._asked.get(effect.member, now) > self._ask_again:
-                self._ask(effect)
+            due, wait = self._due[effect.member]
+            if now > due:  # who trains for hours is not asked every minute
+                self._ask(effect, 2 * wait)
 
     # ---- effects
 
@@ -148,8 +149,9 @@ class Coordinator:
                 case machine.SignRecord():
                     self._event(self._sign_record(effect))
 
-    def _ask(self, ask: machine.Ask) -> None:
-        self._asked[ask.member] = self._clock()
+    def _ask(self, ask: machine.Ask, wait: float | None = None) -> None:
+        wait = self._ask_again if wait is None else wait
+        self._due[ask.member] = (self._clock() + wait, wait)
         self._link.ask(ask.member, write_request(self._address, self._identity, ask.member, ask.request))
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:

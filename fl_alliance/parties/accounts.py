@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_alliance.errors import OutOfOrder
+from fl_alliance.errors import BadRecords, OutOfOrder
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import open_document, sign_document
@@ -39,6 +39,7 @@ class Accounts:
     ) -> None:
         self._identity, self._ledger, self._dataset_digest = identity, ledger, dataset_digest
         self._clock, self._accountant = clock, accountant or PldAccountant()
+        self._charged_digest = ""
         self._policy_bytes = read_file(policy, "policy")
         self.policy = open_document(self._policy_bytes, InstitutionPolicy, public_key=identity.public)
 
@@ -87,7 +88,18 @@ class Accounts:
             check_charge(ledger.entries, entry, self.policy, self._accountant)
             return sign_document(self._identity, entry)
 
-        return digest_of(self._ledger.charge(build))
+        head = digest_of(self._ledger.charge(build))
+        self._charged_digest = digest
+        return head
+
+    def require_charged_records(self) -> None:
+        """Return if the data file is still the one that the last charge names: then it is what was trained on.
+
+        Raises:
+            BadRecords: it was changed between the charge and now.
+        """
+        if (now := self._dataset_digest()) != self._charged_digest:
+            raise BadRecords(f"the data file is now {now}, charged was {self._charged_digest}: it changed meanwhile")
 
     def report(self, plan: TrainingPlan, plan_digest: str, evidence: Path, record: RoundRecord) -> str:
         """Write ledger, policy, signed report and page into the evidence folder, then its manifest.
@@ -105,7 +117,8 @@ class Accounts:
         )
         envelope = sign_document(self._identity, report)
         write_atomically(evidence / "policy.dsse.json", self._policy_bytes)
-        write_atomically(evidence / "ledger.jsonl", b"".join(line + b"\n" for line in self._ledger.lines()))
+        lines = self._ledger.lines()[: len(ledger.entries)]  # another job may have been charged since
+        write_atomically(evidence / "ledger.jsonl", b"".join(line + b"\n" for line in lines))
         write_atomically(evidence / "report.dsse.json", envelope)
         write_atomically(evidence / "report.html", render_html(report, ledger, self.policy, plan).encode())
         write_manifest(evidence, self._identity, institution=ledger.institution)

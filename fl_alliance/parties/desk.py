@@ -231,7 +231,10 @@ class InstitutionDesk:
         return self._accounts.charge(self.plan, self._digest, work.round)
 
     def _train(self, _: machine.Train) -> Any:
-        self._update = self._model.train_round()
+        """Train. The file was read after it was charged by its digest: an update of another file goes no further."""
+        update = self._model.train_round()
+        self._accounts.require_charged_records()
+        self._update = update
         return None
 
     def _seal(self, work: machine.Seal) -> BlobRef:

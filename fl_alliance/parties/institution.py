@@ -154,11 +154,16 @@ class Institution:
             self._tell(f"job over: {self.state.reason}")
 
     def _do(self, work: machine.Work) -> machine.Event:
+        """Do the work. What nobody foresaw ends the job here too, unsigned: the institution can take the next one."""
         try:
             return machine.Done(self._desk.do(work))
         except AllianceError as error:
             log.warning("work_failed", work=type(work).__name__, error=type(error).__name__, reason=str(error))
             return machine.Failed(type(error).__name__, _speakable(error))
+        except Exception as error:
+            self.state = machine.Over(self._name, f"{type(work).__name__} failed: {type(error).__name__}")
+            self._forget()
+            raise
 
     # ---- from a message to an event: everything inside must be authentic; evidence is kept once the machine took it
 

@@ -306,8 +306,8 @@ def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
         "previous record": (record.previous_record, seat.previous_record),
         "ledger heads": ({h.member: h.head for h in record.ledger_heads}, dict(memory.heads)),
         "uploads": (
-            {u.member: u.digest for u in record.uploads},
-            {n: u.digest for n, u in memory.uploads.items()},
+            {u.member: (u.digest, u.length) for u in record.uploads},
+            {n: (u.digest, u.length) for n, u in memory.uploads.items()},
         ),
     }
     return ", ".join(name for name, (said, seen) in pairs.items() if said != seen)

@@ -16,11 +16,14 @@ from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties import setup, wiring
 from fl_alliance.parties.institution import Institution
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_request
+from fl_alliance.parties.trainer import QwenTrainer
+from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import InstitutionPolicy, PrivacyReport
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.rounds import institution as seat
+from fl_alliance.store.ledger_file import LedgerFile
 from tests.parties.conftest import SITES, Alliance
 
 Build = Callable[..., Alliance]
@@ -158,6 +161,46 @@ def test_unusable_records_stop_the_job_and_only_the_institution_learns_why(
     assert said in capsys.readouterr().out
     assert adapters(alliance) == []
     assert half_written(alliance) == []
+
+
+def test_a_data_file_that_changes_between_its_charge_and_its_reading_gives_no_upload(
+    build: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The ledger names the old file by digest; the trainer would read the new one."""
+    alliance = build(rounds=1)
+    path, charge = alliance.folder.parent / "data" / "clinic.jsonl", LedgerFile.charge
+
+    def swapped(ledger: LedgerFile, make: Callable[[Ledger], bytes]) -> bytes:
+        envelope = charge(ledger, make)
+        if ledger.read().institution == "clinic":
+            path.write_text(path.read_text().replace("clinic-0", "clinic-x"))
+        return envelope
+
+    monkeypatch.setattr(LedgerFile, "charge", swapped)
+    reason = aborted(alliance)
+    assert reason.startswith("clinic refused: BadRecords: the institution's records can't be used")
+    assert "it changed meanwhile" in capsys.readouterr().out
+    assert len((alliance.home("clinic") / "ledger.jsonl").read_bytes().splitlines()) == 1
+    assert adapters(alliance) == []
+
+
+def test_an_error_that_nobody_foresaw_ends_the_job_and_not_the_institution(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+):
+    alliance = build(rounds=1)
+    with monkeypatch.context() as patch:
+
+        def fails(_: QwenTrainer) -> None:
+            raise RuntimeError("a bug, and a record's text perhaps")
+
+        patch.setattr(QwenTrainer, "train_round", fails)
+        reason = aborted(alliance)
+    assert "refused: OutOfOrder: " in reason
+    assert "bug" not in reason
+    second = alliance.plan.model_copy(update={"job": "job-2"})
+    wiring.propose(alliance.folder / "coordinator", second)
+    alliance.plan = second
+    assert isinstance(alliance.coordinator().run(), machine.Finished)
 
 
 # ---- messages. A handler's exception stays in the hub, so what is seen inside one is asserted after the run.

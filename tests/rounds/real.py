@@ -92,6 +92,9 @@ class NoAccounts:
     def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
         return digest_of(f"head {round_number}".encode())
 
+    def require_charged_records(self) -> None:
+        pass
+
 
 class RealHouse(House):
     """An institution's machine with a real desk."""

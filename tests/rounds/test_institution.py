@@ -127,6 +127,18 @@ def test_a_record_that_says_something_else_is_refused():
     assert did(play, i.Keep) == 0
 
 
+def test_a_record_that_gives_an_upload_another_length_is_refused():
+    """An auditor compares it with the signed upload: the evidence would be worth nothing, after the charge."""
+    play, event = play_until_asked("release")
+    assert event.record is not None
+    first, *others = event.record.uploads
+    changed = (first.model_copy(update={"length": first.length + 1}), *others)
+    record = event.record.model_copy(update={"uploads": changed})
+    refusal = refusal_of(play, i.Asked(event.request, event.relayed, record, event.record_digest))
+    assert "differs in uploads" in refusal.reason
+    assert did(play, i.Keep) == 0
+
+
 def test_a_release_without_a_quorum_for_my_adapter_is_refused():
     play, event = play_until_asked("release")
     refusal_of(play, replaced(event, "bees", adapter_digest=digest_of(b"another adapter")))

@@ -86,6 +86,7 @@ def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name 
     state = run_coordinator(home, job, tell=lambda line: print(line, flush=True))  # noqa: T201
     if isinstance(state, Aborted):
         raise JobAborted(state.reason)
+    _say(f"job {job} is finished: every member that stayed has the adapter")
 
 
 @institution_app.command("init")
@@ -164,7 +165,7 @@ def plan_suggest(
     question = planning.Question.of(epsilon=epsilon, delta=delta, units=units, like=like)
     with console.status("two accountants are at work: PLD takes its time where the noise is small"):
         found, chosen = planning.answer(
-            question, rates=rate or ["0.05", "0.1", "0.2"], steps=steps or [12, 48], plot=plot, done=lambda: None
+            question, rates=rate or ["0.05", "0.1", "0.2"], steps=steps or [12, 48], plot=plot
         )
     console.print(planning.table_of(found, chosen))
     _say(f"for {question.units} declared units at delta {question.delta:f}; noise is in clip norms, in a step's mean")

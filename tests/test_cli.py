@@ -33,6 +33,9 @@ delta_max = "0.00001"
 allowed_units = ["patient"]
 minimum_members = 3
 """
+UNSORTED_PARTNERS = "".join(
+    f'[[partners]]\nname = "{name}"\nkey = "sha256:{"0" * 64}"\n' for name in ("lima", "berlin")
+)
 CONFIG = f"""
 name = "lagos"
 alliance = "clinics"
@@ -183,6 +186,17 @@ def test_an_unknown_folder_or_file_is_named(shell: Shell, words: tuple[str, ...]
     assert "nowhere" in said
 
 
+def test_a_step_that_was_left_out_is_named(shell: Shell):
+    shell.type("coordinator", "init", "office", "--alliance", "clinics")
+    assert "`coordinator propose` signs: office/jobs/job-1/" in shell.refuse("coordinator", "run", "office", "job-1")
+    shell.type("institution", "init", "lagos", "--name", "lagos")
+    shell.write("lagos/institution.toml", CONFIG)
+    assert "`institution install` pins: lagos/root.pub.json" in shell.refuse("institution", "run", "lagos")
+    shell.type("coordinator", "admit", "office", "lagos/join-request.json", "--out", "membership.json")
+    shell.type("institution", "install", "lagos", "membership.json")
+    assert "`institution sign-policy` signs: lagos/policy.dsse.json" in shell.refuse("institution", "run", "lagos")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -262,8 +276,18 @@ def test_another_institution_of_the_same_name_is_refused(alliance: Shell):
         (POLICY.replace('dataset = "cases"', ""), ["dataset", "Field required"]),
         (POLICY.replace("minimum_members = 3", "minimum_members = 1"), ["minimum_members", "greater than or equal"]),
         (POLICY.replace('"12"', "2027-01-01"), ["epsilon_per_dataset", "2027-01-01", "plain decimal"]),
+        (POLICY + UNSORTED_PARTNERS, ["BadConfig: policy: ", "partners must be sorted by name"]),
     ],
-    ids=["no TOML", "unknown field", "negative", "a number", "missing", "too few members", "a date"],
+    ids=[
+        "no TOML",
+        "unknown field",
+        "negative",
+        "a number",
+        "missing",
+        "too few members",
+        "a date",
+        "partners unsorted",
+    ],
 )
 def test_a_policy_with_a_wrong_field_is_not_signed(alliance: Shell, text: str, said: list[str]):
     alliance.write("policy.toml", text)

@@ -21,7 +21,7 @@ def read_plan(data: bytes) -> TrainingPlan:
     try:
         return TrainingPlan.model_validate_json(data)
     except ValidationError as error:
-        raise BadPlan(_problems(error)) from error
+        raise BadPlan(_problems(error, "plan")) from error
 
 
 def read_policy(data: bytes) -> InstitutionPolicy:
@@ -35,14 +35,12 @@ def read_policy(data: bytes) -> InstitutionPolicy:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"policy: not TOML ({error})") from error
     except ValidationError as error:
-        raise BadConfig(_problems(error)) from error
+        raise BadConfig(_problems(error, "policy")) from error
 
 
-def _problems(error: ValidationError) -> str:
-    """Name each field, its rule and, where it is short, the value that was given."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}{_given(e['input'])}" for e in error.errors()
-    )
+def _problems(error: ValidationError, whole: str) -> str:
+    """Name each field (or the `whole`), its rule and, where it is short, the value that was given."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}{_given(e['input'])}" for e in error.errors())
 
 
 def _given(value: object) -> str:

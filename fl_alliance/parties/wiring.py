@@ -21,6 +21,7 @@ from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs, CoordinatorLink, InstitutionLink
+from fl_alliance.protocol.sizes import require_sendable
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
@@ -36,7 +37,8 @@ def propose(home: Path, plan: TrainingPlan) -> Path:
     """Sign `plan` as a job of the coordinator in `home`; return where it is kept.
 
     Raises:
-        BadPlan: a member is not admitted, another alliance is named, or the job has another plan already.
+        BadPlan: a member is not admitted, another alliance is named, the job has another plan already, or its messages
+            would be too long for so many members.
     """
     config = load(CoordinatorConfig, home / "coordinator.toml")
     if plan.alliance != config.alliance:
@@ -44,6 +46,7 @@ def propose(home: Path, plan: TrainingPlan) -> Path:
     strangers = sorted(set(plan.names) - {request.name for request in setup.admitted(home)})
     if strangers:
         raise BadPlan(f"members: {', '.join(strangers)} must be admitted to alliance {config.alliance} first")
+    require_sendable(plan)
     path = home / "jobs" / plan.job / "plan.dsse.json"
     envelope = sign_document(IdentityKey.load(setup.Keys(home).identity), plan)
     if path.exists() and path.read_bytes() != envelope:
@@ -59,7 +62,8 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
 
     config = load(CoordinatorConfig, home / "coordinator.toml")
     keys = setup.Keys(home)
-    read_file(home / "jobs" / job / "plan.dsse.json", "plan of the job")  # before anything listens
+    plan = home / "jobs" / job / "plan.dsse.json"
+    read_file(plan, "plan, which `coordinator propose` signs")  # before anything listens
     blobs = FolderBlobs(home / "blobs")
     link = FlowerCoordinatorLink(
         host=config.host,
@@ -136,6 +140,8 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     quiet()
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
+    read_file(keys.root_public, "alliance root, which `institution install` pins")  # before anything is called
+    read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
     link = FlowerInstitutionLink(
         address=config.coordinator,
         tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),

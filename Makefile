@@ -1,6 +1,7 @@
 # The two commands are `make demo` and `make test`. Both do all the set-up; after it, neither needs a network.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.12 >/dev/null && python3.12 -c 'import torch' 2>/dev/null && echo python3.12 || command -v python3.11 || echo python3)
+# The first that runs and can make an environment; a name on the PATH may be a version manager's that does neither.
+PYTHON ?= $(shell for name in python3.11 python3.12; do $$name -c 'import ensurepip' 2>/dev/null && echo $$name && exit; done; echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -25,6 +25,7 @@ from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.ports import Blobs, CoordinatorLink, Reply
+from fl_alliance.protocol.sizes import longest_answer, longest_wrapped_keys
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import Journal
 
@@ -68,6 +69,7 @@ class Coordinator:
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._tell, self._ask_again = folder, tell, ask_again_seconds
         self._farewell_seconds, self._clock = farewell_seconds, clock
+        self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
         self._due: dict[str, tuple[float, float]] = {}
         """By member: when to ask again for what it owes, and how long the wait until then is."""
         self.state = self._replay()
@@ -108,9 +110,20 @@ class Coordinator:
             return
         try:
             sender, answer = read_answer(self._address, reply.payload)
+            self._require_short(answer, len(reply.payload))
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
             log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
+
+    def _require_short(self, answer: m.Answer, length: int) -> None:
+        """Refuse an answer that no honest member gives: relayed with the others' it could be more than a message holds.
+
+        Raises:
+            MalformedMessage: it is too long.
+        """
+        most = self._longest_keys if isinstance(answer, m.WrappedKeys) else self._longest
+        if length > most:
+            raise MalformedMessage(f"a {answer.kind} of {length} bytes, at most {most} in this job")
 
     def _event(self, event: machine.Event) -> None:
         """Decide, journal, adopt, act: nothing is journalled that the machine refuses."""

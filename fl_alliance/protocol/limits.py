@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
-"""Longest encoded envelope. A round with 100 members relays about 100 signed shares lists of 100 entries."""
+"""Longest encoded envelope. How many members fit is in `protocol.sizes`."""
+
+WRAPPED_KEY_BYTES: Final = 33_000
+"""Bound of one wrapped alliance key: 4096 coefficients of 8 bytes, SEAL's headers, 48 bytes of HPKE."""
+
+SEALED_SHARES_BYTES: Final = 62
+"""What one member deals to another: nonce, place, two shares, tag (docs/SPEC.md, 5.8)."""
 
 MAX_BLOB_BYTES: Final = 4 << 30
 """Longest ciphertext or adapter, in bytes."""

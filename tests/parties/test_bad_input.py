@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_alliance.errors import MalformedMessage, NotAuthentic
+from fl_alliance.errors import BadPlan, MalformedMessage, NotAuthentic
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties import setup, wiring
@@ -19,6 +19,7 @@ from fl_alliance.parties.mail import Address, read_answer, read_request, write_r
 from fl_alliance.parties.trainer import QwenTrainer
 from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.protocol import messages as m
+from fl_alliance.protocol import sizes
 from fl_alliance.protocol.documents import InstitutionPolicy, PrivacyReport
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.rounds import coordinator as machine
@@ -201,6 +202,17 @@ def test_an_error_that_nobody_foresaw_ends_the_job_and_not_the_institution(
     wiring.propose(alliance.folder / "coordinator", second)
     alliance.plan = second
     assert isinstance(alliance.coordinator().run(), machine.Finished)
+
+
+def test_a_plan_whose_messages_would_be_too_long_is_refused_when_it_is_proposed(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+):
+    alliance = build()
+    second = alliance.plan.model_copy(update={"job": "job-2"})
+    monkeypatch.setattr(sizes, "MAX_MESSAGE_BYTES", 300_000)
+    with pytest.raises(BadPlan, match="members: with 3 of them a key-delivery has"):
+        wiring.propose(alliance.folder / "coordinator", second)
+    assert not (alliance.folder / "coordinator" / "jobs" / "job-2").exists()
 
 
 # ---- messages. A handler's exception stays in the hub, so what is seen inside one is asserted after the run.

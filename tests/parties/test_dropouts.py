@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document
+from fl_alliance.parties import setup
 from fl_alliance.parties.auditor import verify_evidence
+from fl_alliance.parties.mail import Address, write_answer
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import RoundRecord
@@ -190,3 +193,21 @@ def test_an_upload_that_was_changed_in_the_store_leaves_its_sender_out(build: Bu
     assert {upload.member for upload in record(alliance, "clinic").uploads} == set(SITES)
     assert charges(alliance, GONE) == 1
     assert isinstance(shell.state, seat.Over)
+
+
+def test_an_answer_longer_than_any_honest_one_is_not_relayed_and_its_sender_is_out(build: Build):
+    """Relayed with the others' it would make a request that can't be sent: the job would stand, for everybody."""
+    alliance = build(**SHAPE)
+    handler, identity = alliance.handlers[GONE], IdentityKey.load(setup.Keys(alliance.home(GONE)).identity)
+
+    def bloated(request: bytes) -> bytes:
+        reply = handler(request)
+        answer = decode(m.ANSWER, decode(Envelope, reply).body)
+        if not isinstance(answer, m.RoundKeys):
+            return reply
+        longer = answer.model_copy(update={"mask_key": "AAAA" * 1_500_000})
+        return write_answer(Address(GONE, setup.COORDINATOR, {}), identity, longer)
+
+    alliance.handlers[GONE] = bloated
+    the_others_finish(alliance, run(alliance))
+    assert GONE not in record(alliance, "clinic").members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -43,7 +43,7 @@ class Question:
 
 
 def answer(
-    question: Question, *, rates: Sequence[str], steps: Sequence[int], plot: Path | None, done: Callable[[], None]
+    question: Question, *, rates: Sequence[str], steps: Sequence[int], plot: Path | None
 ) -> tuple[tuple[Suggestion, ...], Suggestion]:
     """Return all suggestions and the first guess among them; write the trade-off of that one to `plot`.
 
@@ -59,7 +59,6 @@ def answer(
         units=question.units,
         rates=[number("rate", rate) for rate in rates],
         steps=steps,
-        done=done,
     )
     chosen = best(found)
     if plot is not None:

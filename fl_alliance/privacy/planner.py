@@ -88,9 +88,8 @@ def suggest(
     units: int,
     rates: Iterable[Decimal],
     steps: Iterable[int],
-    done: Callable[[], None] = lambda: None,
 ) -> tuple[Suggestion, ...]:
-    """Return a suggestion for each pair of rate and steps, by rate and then steps; `done` is called after each.
+    """Return a suggestion for each pair of rate and steps, by rate and then steps.
 
     Raises:
         BadPlan: as `least_noise`; `units` below 1; or delta above 1 / (10 units), which no plan may have.
@@ -114,7 +113,6 @@ def suggest(
                 units=units,
             )
         )
-        done()
     return tuple(found)
 
 

@@ -133,7 +133,7 @@ def test_the_picture_is_the_same_for_the_same_question_and_names_target_and_choi
     asked = Question(epsilon=D(4), delta=D("0.00001"), units=1000)
     pictures = []
     for name in ("one.svg", "two.svg"):
-        found, chosen = answer(asked, rates=["0.5"], steps=[8], plot=tmp_path / name, done=lambda: None)
+        found, chosen = answer(asked, rates=["0.5"], steps=[8], plot=tmp_path / name)
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1]
     assert pictures[0].startswith(b"<?xml")

@@ -67,6 +67,7 @@ class Institution:
         self,
         *,
         name: str,
+        alliance: str,
         identity: IdentityKey,
         root: bytes,
         coordinator: str,
@@ -77,7 +78,8 @@ class Institution:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`members` is the list that `keep_members` was given last: who restarts knows whom to answer."""
-        self._name, self._identity, self._root, self._coordinator = name, identity, root, coordinator
+        self._name, self._alliance, self._identity, self._root = name, alliance, identity, root
+        self._coordinator = coordinator
         self._new_desk, self._replies, self._tell = desk, replies, tell
         self._keep_members = keep_members
         self._desk: Desk = desk()
@@ -189,6 +191,8 @@ class Institution:
         plan = open_document(envelope, TrainingPlan, public_key=self._address.keys[self._coordinator])
         if (plan.alliance, plan.job) != (message.alliance, message.job):
             raise NotAuthentic(f"the proposal of job {message.job} holds a plan of job {plan.job}")
+        if plan.alliance != self._alliance:
+            raise BadPlan(f"alliance: {plan.alliance!r}, {self._name} is configured for {self._alliance!r}")
         _require_institutions(plan, people)
 
         def keep() -> None:

@@ -189,6 +189,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
 
     shell = Institution(
         name=config.name,
+        alliance=config.alliance,
         identity=identity,
         root=decode(AllianceRoot, root).public,
         coordinator=setup.COORDINATOR,

@@ -131,6 +131,7 @@ class Wire:
     def _institution(self, name: str, root: bytes) -> Institution:
         return Institution(
             name=name,
+            alliance=self.plan.alliance,
             identity=self.identities[name],
             root=root,
             coordinator="coordinator",

@@ -107,6 +107,15 @@ def test_a_budget_that_an_earlier_job_spent_is_refused_without_opening_the_data(
     assert half_written(alliance) == []
 
 
+def test_a_plan_of_another_alliance_than_the_configured_one_is_refused(build: Build):
+    alliance = build()
+    config = alliance.home("school") / "institution.toml"
+    config.write_text(config.read_text().replace('"test-alliance"', '"other-alliance"'))
+    alliance.attach("school")
+    assert "school refused: BadPlan: alliance: 'test-alliance', school is configured for 'other-" in aborted(alliance)
+    assert nothing_spent_or_trained(alliance)
+
+
 def other_model(alliance: Alliance, name: str, tmp_path: Path) -> Path:
     """Give one institution its own copy of the model's folder."""
     copy = tmp_path / "other-model"

@@ -45,7 +45,7 @@ class RoundContext:
     job: str
     round: int
     roster_digest: str
-    """Digest of the signed round keys of all members."""
+    """Digest of the signed round keys of the round's members."""
 
 
 def key_for(purpose: str, secret: bytes, context: RoundContext | None, *fields: str) -> bytes:

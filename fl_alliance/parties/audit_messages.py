@@ -39,8 +39,9 @@ class Evidence:
 def check_messages(record: RoundRecord, plan: TrainingPlan, evidence: Evidence) -> int:
     """Return how many messages of the round of `record` were checked.
 
-    The roster must have signed round keys; the contributors of the sum, shares and uploads; at least a threshold of
-    them, the same list of survivors and of shares for it; the drawn verifiers, the sum; every voter, its vote.
+    The roster must have signed round keys; the contributors of the sum, shares and uploads; more than two thirds, the
+    same list of survivors; at least a threshold of these, shares for it; the drawn verifiers, the sum; every voter, its
+    vote. Each of these lists lies within the one before it.
 
     Raises:
         EvidenceRefused: names the message that is missing, not authentic, of another round, or says something else.
@@ -49,8 +50,9 @@ def check_messages(record: RoundRecord, plan: TrainingPlan, evidence: Evidence) 
     dealers = _check_roster(record, said, evidence)
     _check_uploads(record, said, dealers, evidence)
     survivors = _check_survivors(record, plan, said, evidence)
+    _check_nested(record, plan, said, evidence)
     _check_sum(record, plan, said, survivors, evidence)
-    for name in record.votes:
+    for name in record.votes:  # each is among those who revealed: `_check_nested`
         vote = _of(said, m.AdapterVote, name, evidence)
         agreed = {"sum_digest": record.sum_digest, "adapter_digest": record.adapter_digest}
         _require(vote, agreed, name, evidence)
@@ -114,6 +116,26 @@ def _check_survivors(record: RoundRecord, plan: TrainingPlan, said: Said, eviden
         if kind in ("survivors-confirmed", "revealed-shares", "sum-checked"):
             _require(said[kind, name], {"survivors_digest": survivors}, name, evidence)
     return survivors
+
+
+def _check_nested(record: RoundRecord, plan: TrainingPlan, said: Said, evidence: Evidence) -> None:
+    """Nobody is in a list that was not in the one before, and a threshold revealed: fewer can't have opened the sum."""
+    within = {upload.member for upload in record.uploads}
+    for kind, before in (
+        ("survivors-confirmed", "sealed-update"),
+        ("revealed-shares", "survivors-confirmed"),
+        ("sum-checked", "revealed-shares"),
+        ("adapter-vote", "revealed-shares"),
+    ):
+        allowed = within if before == "sealed-update" else _senders(said, before)
+        for name in sorted(_senders(said, kind) - allowed):
+            raise evidence.refuse(f"{kind}.{name}.json", f"{name} is not among the senders of {before}")
+    if (count := len(_senders(said, "revealed-shares"))) < plan.threshold:
+        raise evidence.refuse("revealed-shares.*.json", f"{count} members, need {plan.threshold}")
+
+
+def _senders(said: Said, kind: str) -> set[str]:
+    return {name for found, name in said if found == kind}
 
 
 def _check_sum(record: RoundRecord, plan: TrainingPlan, said: Said, survivors: str, evidence: Evidence) -> None:

@@ -7,6 +7,7 @@ the share delivery relays a list of shares for each member from each member. Env
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.protocol import messages as m
@@ -18,7 +19,7 @@ from fl_alliance.protocol.plan import TrainingPlan
 
 _DIGEST = digest_of(b"")
 _FORGED = Signature(keyid=_DIGEST, sig=base64.b64encode(bytes(64)).decode())
-_AROUND = len(encode(Envelope(payload="", payloadType="l", signatures=(_FORGED,)))) - 1
+_AROUND = len(encode(Envelope.model_validate({"payload": "", "payloadType": "l", "signatures": (_FORGED,)}))) - 1
 _SMALL = 8192
 """More than an answer takes that does not grow with the members; a refusal with its reason is the longest."""
 
@@ -83,7 +84,7 @@ def _for_each(plan: TrainingPlan, length: int) -> tuple[m.ToMember, ...]:
     return tuple(m.ToMember(member=name, sealed=sealed) for name in plan.names)
 
 
-def _bound(plan: TrainingPlan) -> dict[str, object]:
+def _bound(plan: TrainingPlan) -> dict[str, Any]:
     return {"alliance": plan.alliance, "job": plan.job, "round": plan.rounds}
 
 

@@ -101,6 +101,7 @@ class Folder:
         survivors = m.SurvivorList(**bound, sealed_updates=in_order(sealed), sum=BlobRef(digest=total, length=11))
         list_digest = digest_of(encode(survivors))
         self.say(number, where, m.SurvivorsConfirmed, survivors_digest=list_digest)
+        self.say(number, where, m.RevealedShares, survivors_digest=list_digest, sealed="AAAA")
         self.say(number, where, m.SumChecked, survivors_digest=list_digest, sum_digest=total)
         self.say(number, where, m.AdapterVote, sum_digest=total, adapter_digest=adapter)
         fields: dict[str, Any] = {

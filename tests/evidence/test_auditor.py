@@ -158,6 +158,26 @@ def too_few_confirmed(folder: Path) -> None:
         (folder / f"rounds/0001/messages/survivors-confirmed.{name}.json").unlink()
 
 
+def too_few_revealed(folder: Path) -> None:
+    """And nobody checked or voted who did not reveal."""
+    for name in ("berlin", "lima"):
+        for kind in ("revealed-shares", "sum-checked", "adapter-vote"):
+            (folder / f"rounds/0001/messages/{kind}.{name}.json").unlink()
+
+
+def voter_that_did_not_reveal(folder: Path) -> None:
+    for kind in ("revealed-shares", "sum-checked"):
+        (folder / f"rounds/0001/messages/{kind}.lima.json").unlink()
+
+
+def checker_that_did_not_reveal(folder: Path) -> None:
+    (folder / "rounds/0001/messages/revealed-shares.lima.json").unlink()
+
+
+def revealer_that_did_not_confirm(folder: Path) -> None:
+    (folder / "rounds/0001/messages/survivors-confirmed.lima.json").unlink()
+
+
 def too_few_checked_the_sum(folder: Path) -> None:
     for name in ("berlin", "lima"):
         (folder / f"rounds/0001/messages/sum-checked.{name}.json").unlink()
@@ -201,6 +221,10 @@ def folder_among_the_messages(folder: Path) -> None:
         resigned(record_of_the_other_round, r"step 7, rounds/0002/record.dsse.json: round is 1, must be 2"),
         resigned(message_missing, r"step 8, rounds/0001/messages/sealed-update.lima.json: is missing"),
         resigned(too_few_confirmed, r"step 8, rounds/0001/messages/survivors-confirmed.*: 1 members, need 2"),
+        resigned(too_few_revealed, r"step 8, rounds/0001/messages/revealed-shares.*: 1 members, need 2"),
+        resigned(voter_that_did_not_reveal, r"step 8, rounds/0001/messages/adapter-vote.lima.json: lima is not among"),
+        resigned(checker_that_did_not_reveal, r"step 8, rounds/0001/messages/sum-checked.lima.json: lima is not among"),
+        resigned(revealer_that_did_not_confirm, r"step 8, rounds/0001/messages/revealed-shares.lima.json: lima is not"),
         resigned(too_few_checked_the_sum, r"step 8, rounds/0001/messages/sum-checked.berlin.json: is missing, 2 of"),
         resigned(dealer_left_out, r"step 8, rounds/0001/messages/sealed-shares.lima.json: is missing"),
         resigned(message_of_another_round, r"step 8, rounds/0002/messages/adapter-vote.lima.json: round is 1"),
@@ -232,7 +256,7 @@ def test_a_manifest_of_somebody_else_is_refused(copy: Path) -> None:
         ("report_changes", {"delta": "0.001"}, r"step 9, report.dsse.json: delta is 0.001"),
         ("report_changes", {"entries": 1}, r"step 9, report.dsse.json: entries is 1, must be 2"),
         ("record_changes", {"previous_record": digest_of(b"x")}, r"step 7, rounds/0002/record.dsse.json: previous_rec"),
-        ("record_changes", {"sum_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/sum-checked.berlin.json"),
+        ("record_changes", {"sum_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/revealed-shares.berlin"),
         ("record_changes", {"adapter_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages/adapter-vote.berlin"),
         ("record_changes", {"roster_digest": digest_of(b"x")}, r"step 8, rounds/0002/messages: the round keys make"),
         ("record_changes", {"plan_digest": digest_of(b"x")}, r"step 7, rounds/0002/record.dsse.json: plan_digest"),

@@ -80,5 +80,5 @@ def test_a_plan_with_a_member_that_nobody_knows_or_of_another_alliance_is_refuse
         wire.ask(wire.victim, wire.proposal())
     wire.plan = plan.model_copy(update={"alliance": "another"})
     wire.plan_envelope = wire.signed(wire.plan)
-    with pytest.raises(Refused, match="BadPlan: alliance: 'another', the list of members is"):
+    with pytest.raises(Refused, match="BadPlan: alliance: 'another', "):
         wire.ask(wire.victim, wire.proposal())

@@ -61,7 +61,7 @@ class Coordinator:
         folder: Path,
         tell: Callable[[str], None] = lambda _: None,
         ask_again_seconds: float = 90.0,
-        farewell_seconds: float = 5.0,
+        farewell_seconds: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` gives seconds that only grow: phases and farewells are measured with it."""
@@ -95,11 +95,12 @@ class Coordinator:
         return self.state
 
     def _let_them_hear(self) -> None:
-        """After an abort, give the members some seconds to fetch the news."""
-        left = {ask.member for ask in machine.outstanding(self.state) if isinstance(ask, machine.Ask)}
+        """After an abort, give the members some seconds to fetch the news; a late answer to something else is none."""
+        asks = [ask for ask in machine.outstanding(self.state) if isinstance(ask, machine.Ask)]
+        left = {(ask.member, digest_of(self._request(ask))) for ask in asks}
         end = self._clock() + self._farewell_seconds
         while left and self._clock() < end:
-            left -= {reply.member for reply in self._link.replies(timeout=0.2)}
+            left -= {(reply.member, reply.request) for reply in self._link.replies(timeout=0.2)}
 
     # ---- events
 
@@ -165,7 +166,11 @@ class Coordinator:
     def _ask(self, ask: machine.Ask, wait: float | None = None) -> None:
         wait = self._ask_again if wait is None else wait
         self._due[ask.member] = (self._clock() + wait, wait)
-        self._link.ask(ask.member, write_request(self._address, self._identity, ask.member, ask.request))
+        self._link.ask(ask.member, self._request(ask))
+
+    def _request(self, ask: machine.Ask) -> bytes:
+        """Return the signed bytes: the same each time, for Ed25519 is deterministic."""
+        return write_request(self._address, self._identity, ask.member, ask.request)
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:
         try:

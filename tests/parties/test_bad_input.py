@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -20,11 +21,14 @@ from fl_alliance.parties.trainer import QwenTrainer
 from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol import sizes
+from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import InstitutionPolicy, PrivacyReport
+from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.rounds import institution as seat
 from fl_alliance.store.ledger_file import LedgerFile
+from fl_alliance.transport.local import Faults
 from tests.parties.conftest import SITES, Alliance
 
 Build = Callable[..., Alliance]
@@ -114,6 +118,30 @@ def test_a_plan_of_another_alliance_than_the_configured_one_is_refused(build: Bu
     alliance.attach("school")
     assert "school refused: BadPlan: alliance: 'test-alliance', school is configured for 'other-" in aborted(alliance)
     assert nothing_spent_or_trained(alliance)
+
+
+def test_who_answers_the_proposal_after_the_abort_hears_of_the_abort_too(build: Build):
+    """Else it would be in the dead job for ever, and refuse the next one."""
+    alliance = build()
+    new_policy(alliance, "clinic", epsilon_per_job="0.01")
+    handler, looks = alliance.handlers["school"], itertools.count()
+    heard: list[str] = []
+
+    def slow(request: bytes) -> bytes:
+        reply = handler(request)
+        heard.append(decode(Envelope, request).payload_type.split("|")[1])
+        alliance.hub.offline.add("school")
+        return reply
+
+    def clock() -> float:
+        if "school" in alliance.hub.offline and next(looks) == 8:
+            alliance.hub.offline.clear()
+        return 0.0
+
+    alliance.handlers["school"] = slow
+    alliance.hub.faults = Faults(delay={("school", 1): 1})
+    assert isinstance(alliance.coordinator(clock=clock).run(), machine.Aborted)
+    assert heard == ["proposal", "abort"]
 
 
 def other_model(alliance: Alliance, name: str, tmp_path: Path) -> Path:

@@ -51,7 +51,7 @@ class Alliance:
 
         self.hub.attach(name, heard)
 
-    def coordinator(self, *, ask_again: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Coordinator:
+    def coordinator(self, *, ask_again: float = 60.0, clock: Callable[[], float] = time.monotonic) -> Coordinator:
         link = self.hub.coordinator_link()
         folder = self.folder / "coordinator"
         return wiring.coordinator(folder, self.plan.job, link, self.blobs, ask_again=ask_again, clock=clock)

@@ -184,8 +184,9 @@ class Institution:
         self._desk.keep_messages(round_number, files)
 
     def _proposed(self, message: m.Proposal) -> tuple[machine.State, machine.Event, Keep]:
-        if not isinstance(self.state, machine.Idle | machine.Over):
-            raise OutOfOrder(f"job {message.job} is proposed while another job is under way")
+        """A proposal of another job ends the present one: its abort may have come while this house was away."""
+        if isinstance(self.state, machine.Waiting | machine.Working) and self.state.seat.plan.job == message.job:
+            raise OutOfOrder(f"job {message.job} is proposed while it is under way")
         members, envelope = base64.b64decode(message.members), base64.b64decode(message.plan)
         people = self._pin(members)
         plan = open_document(envelope, TrainingPlan, public_key=self._address.keys[self._coordinator])
@@ -196,9 +197,11 @@ class Institution:
         _require_institutions(plan, people)
 
         def keep() -> None:
+            desk = self._new_desk()
+            desk.begin(plan, {"members.dsse.json": members, "plan.dsse.json": envelope})
             self._keep_members(members)
-            self._desk = self._new_desk()
-            self._desk.begin(plan, {"members.dsse.json": members, "plan.dsse.json": envelope})
+            self._desk.forget()
+            self._desk = desk
 
         return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope)), keep
 

@@ -255,6 +255,15 @@ def test_an_institution_that_calls_itself_coordinator_is_not_admitted(alliance: 
     assert "'coordinator' is the coordinator's own name" in line
 
 
+@pytest.mark.parametrize(("field", "other"), [("institution", "lima"), ("dataset", "notes")])
+def test_a_policy_for_somebody_or_something_else_is_not_signed(alliance: Shell, field: str, other: str):
+    alliance.write("lagos/institution.toml", CONFIG)
+    right = {"institution": "lagos", "dataset": "cases"}[field]
+    alliance.write("policy.toml", POLICY.replace(f'{field} = "{right}"', f'{field} = "{other}"'))
+    line = alliance.refuse("institution", "sign-policy", "lagos", "policy.toml")
+    assert line == f"BadConfig: policy: {field} is '{other}', institution.toml says '{right}'"
+
+
 def test_another_institutions_membership_is_not_installed(alliance: Shell):
     line = alliance.refuse("institution", "install", "lagos", "lima.membership.json")
     assert line == "BadInput: name: the membership is for 'lima', this folder is 'lagos'"

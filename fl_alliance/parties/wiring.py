@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_alliance.errors import BadPlan
+from fl_alliance.errors import BadConfig, BadPlan
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties import setup
@@ -125,7 +125,19 @@ def keys_of(people: AllianceMembers) -> dict[str, bytes]:
 
 
 def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
-    """Sign the institution's own policy; return where it is kept."""
+    """Sign the institution's own policy; return where it is kept.
+
+    Raises:
+        BadConfig: it is another institution's, or for another data set than `institution.toml` names.
+    """
+    if (home / "institution.toml").exists():
+        config = load(InstitutionConfig, home / "institution.toml")
+        for field, said, right in (
+            ("institution", policy.institution, config.name),
+            ("dataset", policy.dataset, config.data.name),
+        ):
+            if said != right:
+                raise BadConfig(f"policy: {field} is {said!r}, institution.toml says {right!r}")
     path = home / "policy.dsse.json"
     write_atomically(path, sign_document(IdentityKey.load(setup.Keys(home).identity), policy))
     return path

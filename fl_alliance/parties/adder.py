@@ -43,9 +43,8 @@ class UploadAdder:
         """Add an upload that may be in the next `total`. What is wrong with it shows there."""
         try:
             slots = self._slots_of(member, upload)
-            if (
-                self._sum is None or self._added.get(member, upload) != upload
-            ):  # the latter: of a round that was given up
+            of_another_round = self._added.get(member, upload) != upload
+            if self._sum is None or of_another_round:
                 self._start(slots)
             if slots == self._size and member not in self._added:
                 self._take(member, upload)

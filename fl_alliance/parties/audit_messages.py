@@ -12,7 +12,7 @@ from fl_alliance.parties.mail import Address, read_answer
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
-from fl_alliance.protocol.draw import drawn_verifiers
+from fl_alliance.protocol.draw import checks_needed, drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 
@@ -77,7 +77,7 @@ def _check_roster(record: RoundRecord, said: Said, evidence: Evidence) -> str:
         raise EvidenceRefused(
             f"step 8, {evidence.where}: the round keys make roster {digest}, the record says {record.roster_digest}"
         )
-    dealers = sorted(name for kind, name in said if kind == "sealed-shares")
+    dealers = sorted(_senders(said, "sealed-shares"))
     for name in sorted({*dealers, *(upload.member for upload in record.uploads)}):
         _require(_of(said, m.SealedShares, name, evidence), {"roster_digest": digest}, name, evidence)
     delivery = m.ShareDelivery(**bound, sealed_shares=_relayed("sealed-shares", dealers, evidence))
@@ -106,7 +106,7 @@ def _check_survivors(record: RoundRecord, plan: TrainingPlan, said: Said, eviden
     """Everybody who confirmed or revealed anything did so for one list; return its digest, recomputed."""
     uploads = {upload.member for upload in record.uploads}
     bound = _bound(record)
-    confirmed = sorted(name for kind, name in said if kind == "survivors-confirmed" and name in uploads)
+    confirmed = _senders(said, "survivors-confirmed") & uploads
     if len(confirmed) < plan.confirmations:
         raise evidence.refuse("survivors-confirmed.*.json", f"{len(confirmed)} members, need {plan.confirmations}")
     total = BlobRef(digest=record.sum_digest, length=record.sum_length)
@@ -140,15 +140,14 @@ def _senders(said: Said, kind: str) -> set[str]:
 
 def _check_sum(record: RoundRecord, plan: TrainingPlan, said: Said, survivors: str, evidence: Evidence) -> None:
     """Those who were drawn, as many as the plan asks for, added the uploads to the record's sum; nobody to another."""
-    confirmed = [name for kind, name in said if kind == "survivors-confirmed"]
-    drawn = drawn_verifiers(survivors, confirmed, plan.sum.verifiers)
-    checked = [name for kind, name in sorted(said) if kind == "sum-checked"]
-    for name in checked:
+    drawn = drawn_verifiers(survivors, _senders(said, "survivors-confirmed"), plan.sum.verifiers)
+    checked = _senders(said, "sum-checked")
+    for name in sorted(checked):
         answer = _of(said, m.SumChecked, name, evidence)
         if answer.sum_digest is not None or name in drawn:
             _require(answer, {"sum_digest": record.sum_digest}, name, evidence)
-    needed = plan.threshold if plan.sum.verifiers is None else min(plan.sum.verifiers, len(drawn))
-    if len(set(checked) & set(drawn)) < needed:
+    needed = checks_needed(drawn, verifiers=plan.sum.verifiers, threshold=plan.threshold)
+    if len(checked & set(drawn)) < needed:
         missing = next(name for name in drawn if name not in checked)
         raise evidence.refuse(
             f"sum-checked.{missing}.json", f"is missing, {needed} of {', '.join(drawn)} must be there"

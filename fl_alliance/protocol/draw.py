@@ -25,3 +25,8 @@ def drawn_verifiers(survivors_digest: str, confirmed: Collection[str], verifiers
         return tuple(sorted(confirmed))
     order = sorted(confirmed, key=lambda name: digest_of(f"{survivors_digest}|{name}".encode()))
     return tuple(sorted(order[: SPARES * verifiers]))
+
+
+def checks_needed(drawn: Collection[str], *, verifiers: int | None, threshold: int) -> int:
+    """Return how many of `drawn` must have added to the same sum before it may be opened."""
+    return threshold if verifiers is None else min(verifiers, len(drawn))

@@ -23,7 +23,7 @@ from fl_alliance.errors import OutOfOrder
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
-from fl_alliance.protocol.draw import drawn_verifiers
+from fl_alliance.protocol.draw import checks_needed, drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds.institution_words import (
@@ -256,7 +256,7 @@ def _sum_checks(state: Waiting, event: Asked) -> Transition:
     total = memory.survivors.sum if memory.survivors else BlobRef(digest=digest_of(b""), length=0)
     drawn = _verifiers(plan, memory)
     said = {n: c.sum_digest for n, c in (checks or {}).items() if c.sum_digest is not None or n in drawn}
-    needed = plan.threshold if plan.sum.verifiers is None else min(plan.sum.verifiers, len(drawn))
+    needed = checks_needed(drawn, verifiers=plan.sum.verifiers, threshold=plan.threshold)
     if (
         checks is None
         or any(digest != total.digest for digest in said.values())

@@ -7,6 +7,10 @@ verifiers of the plan, added again from the signed uploads. This module can't kn
 SEAL reads and writes by path only: here always an anonymous file in memory (Linux), so that no secret is on a disk.
 TenSEAL's own vectors are not used: they trust the sizes that a sender writes. What SEAL's parser does with hostile
 bytes is SEAL's: verify the signature over the exact bytes before they come here, and let a `worker` call this.
+
+MemoryError: SEAL leaves a spin lock of its memory pool locked, and what it frees or allocates next spins for ever. A
+worker stops short of its limit, and if it is reached, ends inside the handler, while the traceback holds every object
+of SEAL; no other process should go near its own.
 """
 
 from __future__ import annotations
@@ -147,8 +151,10 @@ class LocalChunkSum:
     def load(self, chunks: Iterable[bytes]) -> None:
         """Load the ciphertexts of one upload, or raise WrongCipher; the sum stays as it is."""
         self._loaded = []
+        loaded: list[Any] = []  # a name, so that a MemoryError's traceback holds what is in it
         with _Memory() as memory:
-            self._loaded = list(_load(chunks, self._parameters, memory))
+            loaded.extend(_load(chunks, self._parameters, memory))
+        self._loaded = loaded
 
     def add_loaded(self) -> None:
         """Add what was loaded."""
@@ -310,19 +316,8 @@ def _context(parameters: SumParameters) -> Any:
     return context
 
 
-def at_exhaustion(end: Callable[[], object]) -> None:
-    """Have `end` called when SEAL runs out of memory, before anything is freed.
-
-    SEAL leaves a spin lock of its memory pool locked then, and whoever frees or allocates next spins for ever. A worker
-    ends there; a process that can't end must not come near its limit.
-    """
-    _Memory.exhausted = staticmethod(end)
-
-
 class _Memory:
     """An anonymous file in memory: SEAL's `save` and `load` take a path and nothing else."""
-
-    exhausted: Callable[[], object] = staticmethod(lambda: None)
 
     def __enter__(self) -> Self:
         self._fd = os.memfd_create("fl-alliance", os.MFD_CLOEXEC)
@@ -344,9 +339,6 @@ class _Memory:
         os.pwrite(self._fd, data, 0)
         try:
             thing.load(context, self._path)
-        except MemoryError:
-            self.exhausted()
-            raise WrongCipher(f"{what}: SEAL ran out of memory over {len(data)} bytes") from None
         except (RuntimeError, ValueError, IndexError, OverflowError) as error:
             raise WrongCipher(f"{what}: SEAL refuses {len(data)} bytes: {error}") from None
         return thing

@@ -13,7 +13,8 @@ four bytes (length, big endian) and a body; nothing is pickled, in either direct
 Each but `c` and `d` is answered: chunks `c`, if it gives any, and then `y`, or `n` with "<error>: <text>".
 Before the first message the process forbids itself core dumps, other processes' looks into its memory (ptrace) and more
 address space than MEMORY_BYTES, and answers `y`. It imports numpy and TenSEAL; it opens no socket and no file but
-anonymous ones in memory. It ends when the other end closes, and by itself when a request takes twice SECONDS.
+anonymous ones in memory and its own figures in /proc.
+ It ends when the other end closes, and by itself when a request takes twice SECONDS.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -38,6 +40,7 @@ from fl_alliance.secagg.parameters import SumParameters
 
 HEAD: Final = struct.Struct(">cI")
 _PR_SET_DUMPABLE: Final = 4
+_SPARE_BYTES: Final = 8 << 20
 
 
 class EndOfTalk(Exception):
@@ -113,9 +116,12 @@ class Room:
             raise WrongCipher("this worker was given no key")
         return self._key
 
-    def _taken(self) -> list[bytes]:
+    def _taken(self) -> Iterator[bytes]:
+        """Yield the chunks, and before each see that there is room: SEAL is never to reach the limit (see `cipher`)."""
         chunks, self._chunks = self._chunks, []
-        return chunks
+        for chunk in chunks:
+            require_room()
+            yield chunk
 
 
 _REQUESTS: Final[dict[bytes, Callable[[Room, bytes], Iterable[bytes]]]] = {
@@ -126,6 +132,17 @@ _REQUESTS: Final[dict[bytes, Callable[[Room, bytes], Iterable[bytes]]]] = {
     b"o": Room._open,
     b"s": Room._seal,
 }
+
+
+def require_room() -> None:
+    """Raise MemoryError near the limit. SEAL's pool grows by a twentieth of what it has."""
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _address_space()
+    if limit != resource.RLIM_INFINITY and limit - used < used // 16 + _SPARE_BYTES:
+        raise MemoryError
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
 
 
 def forbid(memory_bytes: int) -> None:
@@ -166,14 +183,13 @@ def main(arguments: list[str]) -> None:
     descriptor, memory_bytes, seconds, fields = arguments
     talk = socket.socket(fileno=int(descriptor))
     room = Room(SumParameters(**json.loads(fields)))
-    cipher.at_exhaustion(lambda: os._exit(OUT_OF_MEMORY))
     forbid(int(memory_bytes))
     try:
         serve(talk, room, float(seconds))
     except (EndOfTalk, ConnectionError):
         return
     except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
+        os._exit(OUT_OF_MEMORY)  # at once: see `cipher`
 
 
 OUT_OF_MEMORY: Final = 77

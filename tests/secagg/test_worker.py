@@ -199,15 +199,16 @@ def test_a_worker_that_does_not_listen_is_given_up() -> None:
         total.take(many)
 
 
-def test_a_worker_with_too_little_memory_for_an_upload_refuses_it() -> None:
-    """No hook here: SEAL asks for a page too many, and leaves a lock behind on which it would spin for ever.
+@pytest.mark.parametrize("limit", [130, 140, 145, 150, 155, 160, 165, 180])
+def test_a_worker_with_too_little_memory_for_an_upload_refuses_it(limit: int) -> None:
+    """No hook here. At its limit SEAL leaves a lock behind on which it spins for ever; it must not come so far.
 
-    With the usual limit the upload is taken.
+    Which of its allocations would be the one too many differs by limit. With the usual one the upload is taken.
     """
     slots = 4096 * 800
     many = frame.write(Kind.UPLOAD, P, slots, frame.read(Kind.UPLOAD, UPLOADS[0], P, SLOTS)[:1] * 800)
     with (
-        CipherWorker(P, Performance(memory_bytes=160 << 20)).running_sum(slots) as total,
+        CipherWorker(P, Performance(memory_bytes=limit << 20)).running_sum(slots) as total,
         pytest.raises(WrongCipher, match="ran out of the memory"),
     ):
         total.take(many)

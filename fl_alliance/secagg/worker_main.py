@@ -13,8 +13,8 @@ four bytes (length, big endian) and a body; nothing is pickled, in either direct
 Each but `c` and `d` is answered: chunks `c`, if it gives any, and then `y`, or `n` with "<error>: <text>".
 Before the first message the process forbids itself core dumps, other processes' looks into its memory (ptrace) and more
 address space than MEMORY_BYTES, and answers `y`. It imports numpy and TenSEAL; it opens no socket and no file but
-anonymous ones in memory and its own figures in /proc. It ends when the other end closes, and by itself when a request takes twice
-SECONDS.
+anonymous ones in memory and its own figures in /proc. It ends when the other end
+closes, and by itself when a request takes twice SECONDS.
 """
 
 from __future__ import annotations

@@ -51,15 +51,48 @@ class OptimizerPlan(Wire):
     """For sgd: momentum. For adam: beta1."""
     beta2: DecimalText = "0.999"
     """For adam only."""
+    noise_floor: DecimalText | None = None
+    """For adam only. A number: the noise's variance is taken off the second moment, of which at least this is left
+    (DP-AdamBC, Tang et al. 2024). None: plain Adam."""
 
     @model_validator(mode="after")
     def _moves_and_settles(self) -> Self:
-        if Decimal(self.learning_rate) <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} must be above 0: nothing would be learnt")
-        for name in ("momentum", "beta2"):
-            if Decimal(getattr(self, name)) >= 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be below 1")
+        _require_moving(self.learning_rate)
+        _require_settling(momentum=self.momentum, beta2=self.beta2)
+        if self.noise_floor is not None and (self.name != "adam" or Decimal(self.noise_floor) <= 0):
+            raise ValueError(f"noise_floor {self.noise_floor} must be above 0, and only with adam, not {self.name}")
         return self
+
+
+class ServerPlan(Wire):
+    """How the mean of the updates moves the global adapter; every institution does it alike, on the opened sum."""
+
+    name: Literal["mean", "adam"] = "mean"
+    """`mean`: by the mean itself, and nothing below is used. `adam`: FedAdam (Reddi et al. 2021)."""
+    learning_rate: DecimalText = "1"
+    beta1: DecimalText = "0.9"
+    beta2: DecimalText = "0.99"
+    tau: DecimalText = "0.001"
+    """Added to the root of the second moment: the larger, the less adaptive."""
+
+    @model_validator(mode="after")
+    def _moves_and_settles(self) -> Self:
+        _require_moving(self.learning_rate)
+        _require_settling(beta1=self.beta1, beta2=self.beta2)
+        if Decimal(self.tau) <= 0:
+            raise ValueError(f"tau {self.tau} must be above 0")
+        return self
+
+
+def _require_moving(learning_rate: str) -> None:
+    if Decimal(learning_rate) <= 0:
+        raise ValueError(f"learning_rate {learning_rate} must be above 0: nothing would be learnt")
+
+
+def _require_settling(**decays: str) -> None:
+    for name, decay in decays.items():
+        if Decimal(decay) >= 1:
+            raise ValueError(f"{name} {decay} must be below 1")
 
 
 class PrivacyPlan(Wire):
@@ -69,6 +102,9 @@ class PrivacyPlan(Wire):
     """The unit of privacy in plain words: patient, student, headword."""
     clip_norm: DecimalText
     """L2 bound C of one unit's gradient."""
+    clipping: Literal["flat", "auto-s"] = "flat"
+    """`flat`: a gradient above C is cut down to it. `auto-s`: every gradient is scaled to nearly C, whatever its length
+    (Bu et al. 2023), so that C and the learning rate need not be tuned together. Both bound a unit by C."""
     noise_multiplier: DecimalText
     """Standard deviation of the noise over C (sigma)."""
     sampling_rate: DecimalText
@@ -130,6 +166,7 @@ class TrainingPlan(Wire):
     model: Annotated[tuple[ModelFile, ...], items(1, 200)]
     adapter: AdapterPlan
     optimizer: OptimizerPlan
+    server: ServerPlan = ServerPlan()
     privacy: PrivacyPlan
     sum: SumPlan
     max_tokens: Annotated[int, Field(ge=8, le=32_768)]

@@ -16,15 +16,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from fl_alliance.errors import BadModel
 from fl_alliance.protocol.plan import ModelFile
+from fl_alliance.training.targets import TARGETS
 
 ALLOWED_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".md", ".model")
 """None of them can hold code. Pickle files (.bin, .pt, .pth, .pkl, .ckpt) can: they run when they are opened."""
 
 ADAPTER = "adapter_config.json"
 """transformers puts the adapter that it describes into the base, without a word."""
-
-MODEL_TYPES = ("qwen2", "qwen3")
-"""Architectures whose Linear modules are all attention or MLP. Hybrids need target lists of their own."""
 
 
 def model_files(folder: Path) -> tuple[ModelFile, ...]:
@@ -84,8 +82,8 @@ def _check_architecture(folder: Path) -> None:
         raise BadModel(f"{folder.name} has no config.json")
     config = _json(folder / "config.json")
     seen = config.get("model_type") if isinstance(config, dict) else None
-    if seen not in MODEL_TYPES:
-        raise BadModel(f"config.json has model_type {seen!r}; known are {', '.join(MODEL_TYPES)}")
+    if seen not in TARGETS:
+        raise BadModel(f"config.json has model_type {seen!r}; known are {', '.join(TARGETS)}")
 
 
 def _json(path: Path) -> Any:

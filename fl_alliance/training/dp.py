@@ -20,8 +20,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
-from fl_alliance.errors import BadPlan
-from fl_alliance.protocol.plan import OptimizerPlan, PrivacyPlan
+from fl_alliance.protocol.plan import PrivacyPlan
 from fl_alliance.training.model import trained_parameters
 from fl_alliance.training.noise import SecretRandom
 
@@ -34,36 +33,32 @@ with every pass changed; in bfloat16 0.1 C, which no margin covers. Rounding of 
 """
 
 
-def clip_rows(rows: Sequence[Tensor], clip_norm: float) -> list[Tensor]:
+AUTO_S_GAMMA = 0.01
+"""What AUTO-S adds to a norm, so that the shortest gradients stay short (Bu et al. 2023, section 4, their value)."""
+
+
+def clip_rows(rows: Sequence[Tensor], clip_norm: float, clipping: str = "flat") -> list[Tensor]:
     """Clip each row over all tensors together. `rows`: tensors (units, ...); returns the same shapes in float64.
 
+    `clipping` is the plan's. "flat": C / norm, at most 1 (Abadi et al. 2016). "auto-s": C / (norm + gamma), so that
+    every row gets nearly the same length (Bu et al. 2023).
+
     Guarantees: each returned row has L2 norm at most `clip_norm` (over all tensors, in float64), also for NaN and
-    infinite input: such a row is returned as 0. Any other row keeps its direction; one of norm at most
-    C / (1 + MARGIN) is returned as it is. A row depends on the same row of the input only.
+    infinite input: such a row is returned as 0. Any other row keeps its direction; with "flat", one of norm at
+    most C / (1 + MARGIN) is returned as it is. A row depends on the same row of the input only.
     Not guaranteed: that a row of the *input* depends on its unit only; backward passes round, see `MARGIN`.
     """
     flat = [part.double().flatten(1) for part in rows]
     norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat]).square().sum(0).sqrt()
     good = torch.isfinite(norms)
-    factor = (clip_norm / (norms * (1 + MARGIN)).clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
+    longer = norms * (1 + MARGIN)
+    if clipping == "auto-s":
+        factor = clip_norm / (longer + AUTO_S_GAMMA)
+    else:
+        factor = (clip_norm / longer.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
     factor = torch.where(good, factor, 0.0)
     kept = [torch.where(good[:, None], part, 0.0) * factor[:, None] for part in flat]
     return [part.view(row.shape) for part, row in zip(kept, rows, strict=True)]
-
-
-def inner_optimizer(parameters: Sequence[torch.nn.Parameter], plan: OptimizerPlan) -> torch.optim.Optimizer:
-    """Return a fresh SGD or Adam that steps on the noised gradient.
-
-    Raises:
-        BadPlan: torch refuses a setting, such as one below 1 in the plan that is 1.0 as a double.
-    """
-    rate, momentum = float(plan.learning_rate), float(plan.momentum)
-    try:
-        if plan.name == "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=momentum)
-        return torch.optim.Adam(parameters, lr=rate, betas=(momentum, float(plan.beta2)))
-    except ValueError as error:
-        raise BadPlan(f"optimizer {plan.name}: {error}") from error
 
 
 def forget_passes(model: torch.nn.Module) -> None:
@@ -100,6 +95,7 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
             expected_batch_size=None,
             loss_reduction="sum",
         )
+        self._clipping = plan.clipping
         self._normaliser = float(plan.sampling_rate) * declared_units
         self._random = random
         self._unit_of_row = torch.zeros(0, dtype=torch.long)
@@ -147,7 +143,7 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
 
     def clip_and_accumulate(self) -> None:
         """Clip each unit and add it to the sum, in float64."""
-        clipped = clip_rows(self.grad_samples, self.max_grad_norm)
+        clipped = clip_rows(self.grad_samples, self.max_grad_norm, self._clipping)
         for parameter, rows in zip(self.params, clipped, strict=True):
             held = parameter.summed_grad
             parameter.summed_grad = rows.sum(0) if held is None else held + rows.sum(0)

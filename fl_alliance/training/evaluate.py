@@ -13,9 +13,9 @@ import torch
 
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Performance, Unit, groups, summed_loss, token_losses
-from fl_alliance.training.dp import inner_optimizer
 from fl_alliance.training.encode import collate, encode_units, pad_id
 from fl_alliance.training.model import adapter_size, attach_adapter, load_base, trained_parameters
+from fl_alliance.training.optimizers import inner_optimizer
 from fl_alliance.training.records import Records
 from fl_alliance.training.session import Progress
 

@@ -25,6 +25,7 @@ from fl_alliance.errors import BadPlan, StoreFailed
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import AdapterPlan
 from fl_alliance.training.base import check_model, load_base, model_files
+from fl_alliance.training.targets import check_targets
 
 __all__ = [
     "adapter_digest",
@@ -55,9 +56,9 @@ def attach_adapter(model: Any, plan: AdapterPlan) -> Any:
     of modules, the version of torch and the state of its generator. B is 0. With `ffa-lora` only B is trained.
 
     Raises:
-        BadPlan: a target is an embedding or the output head, or the targets hit another number of modules.
+        BadPlan: `check_targets` refuses them, or the targets hit another number of modules.
     """
-    _refuse_embeddings(model, plan)
+    check_targets(model, plan.targets)
     if (found := count_modules(model, plan.targets)) != plan.modules:
         raise BadPlan(f"targets {', '.join(plan.targets)} hit {found} modules, the plan says {plan.modules}")
     config = LoraConfig(
@@ -71,14 +72,6 @@ def attach_adapter(model: Any, plan: AdapterPlan) -> Any:
         elif "lora_B" in name:
             parameter.data = torch.zeros(parameter.shape, dtype=torch.float32)
     return adapted.train()
-
-
-def _refuse_embeddings(model: Any, plan: AdapterPlan) -> None:
-    tables = {id(part) for part in (model.get_input_embeddings(), model.get_output_embeddings())}
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if last in plan.targets and (id(module) in tables or isinstance(module, nn.Embedding)):
-            raise BadPlan(f"target {last} is an embedding or the output head: no gradient for each unit exists there")
 
 
 def _public_draw(seed: int, name: str, shape: torch.Size) -> Tensor:

@@ -16,7 +16,7 @@ from opacus.accountants import RDPAccountant
 from fl_alliance.errors import BadPlan
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss
-from fl_alliance.training.dp import UnitOptimizer, forget_passes, inner_optimizer
+from fl_alliance.training.dp import UnitOptimizer, forget_passes
 from fl_alliance.training.encode import collate, encode_units, pad_id
 from fl_alliance.training.model import (
     adapter_size,
@@ -28,6 +28,7 @@ from fl_alliance.training.model import (
     trained_parameters,
 )
 from fl_alliance.training.noise import SecretRandom
+from fl_alliance.training.optimizers import ServerOptimizer, inner_optimizer
 from fl_alliance.training.records import Records
 
 Progress = Callable[[int, int], None]
@@ -80,6 +81,7 @@ class TrainingSession:
         self._accountant = RDPAccountant()
         self._random = SecretRandom()
         self._vector = adapter_vector(self.model)
+        self._server = ServerOptimizer(plan.server, len(self._vector))
         self._encoded: tuple[Records, list[Unit]] | None = None
         self._optimizer()  # refuses its settings here, before anything is charged
 
@@ -118,14 +120,14 @@ class TrainingSession:
         )
 
     def apply(self, mean_update: Vector) -> None:
-        """Add the members' mean update to the global adapter: the same float64 sum at every institution.
+        """Move the global adapter by the members' mean update, as the plan's server optimizer does.
 
         Raises:
-            BadPlan: it has another length or is not finite. Nothing has changed then.
+            BadPlan: it has another length, or it or the adapter after it is not finite. The adapter is as it was then.
         """
         if mean_update.shape != self._vector.shape:
             raise BadPlan(f"mean update has shape {mean_update.shape}, the adapter has {self._vector.shape}")
-        self.restore(self._vector + mean_update)
+        self.restore(self._vector + self._server.step(mean_update))
 
     def restore(self, vector: Vector) -> None:
         """Make `vector` (d,) the global adapter, as after a restart.
@@ -147,7 +149,10 @@ class TrainingSession:
 
     def _optimizer(self) -> UnitOptimizer:
         """Return an optimizer without memory of earlier rounds; the hooks and the accountant stay the session's."""
-        inner = inner_optimizer(trained_parameters(self.model), self._plan.optimizer)
+        plan = self._plan.privacy
+        scale = float(plan.noise_multiplier) * float(plan.clip_norm)
+        noise_std = scale / (float(plan.sampling_rate) * self._declared_units)
+        inner = inner_optimizer(trained_parameters(self.model), self._plan.optimizer, noise_std=noise_std)
         optimizer = UnitOptimizer(inner, self._plan.privacy, self._declared_units, self._random)
         rate = float(self._plan.privacy.sampling_rate)
         optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=rate))

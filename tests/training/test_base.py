@@ -132,7 +132,7 @@ def test_one_flipped_bit_of_the_weights_is_seen(copy: Path) -> None:
 REFUSED_CONTENT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another architecture": (
         lambda folder: change_json(folder / "config.json", model_type="qwen3_next"),
-        r"model_type 'qwen3_next'; known are qwen2, qwen3",
+        r"model_type 'qwen3_next'; known are qwen2, qwen3, qwen3_5, qwen3_5_text",
     ),
     "no architecture": (lambda folder: (folder / "config.json").write_text("[]"), r"model_type None"),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"model has no config.json"),

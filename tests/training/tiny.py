@@ -52,7 +52,7 @@ def plan_of(folder: Path, *, adapter: dict[str, Any] | None = None, **changes: A
         "unit": "patient", "clip_norm": "1", "noise_multiplier": "4", "sampling_rate": "0.5", "steps_per_round": 3,
         "records_per_unit": 4, "delta": "0.00001", "epsilon_cap": "8",
     }  # fmt: skip
-    privacy |= {name: changes.pop(name) for name in list(changes) if name in privacy}
+    privacy |= {name: changes.pop(name) for name in list(changes) if name in PrivacyPlan.model_fields}
     fields: dict[str, Any] = {
         "alliance": "clinics", "job": "job-1", "rounds": 2, "threshold": 2, "quorum": 2,
         "members": tuple(Member(name=name, declared_units=1000) for name in ("berlin", "lagos", "lima")),

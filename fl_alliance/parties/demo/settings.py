@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fl_alliance.parties.config import DataConfig
 from fl_alliance.protocol.ids import Name
 from fl_alliance.protocol.limits import MAX_MEMBERS, MIN_MEMBERS
-from fl_alliance.protocol.plan import AdapterPlan, Member, OptimizerPlan, PrivacyPlan, SumPlan, TrainingPlan
+from fl_alliance.protocol.plan import AdapterPlan, Member, OptimizerPlan, PrivacyPlan, ServerPlan, SumPlan, TrainingPlan
 
 
 class _Settings(BaseModel):
@@ -32,6 +32,7 @@ class PrivacySettings(_Settings):
 
     unit: str
     clip_norm: str
+    clipping: Literal["flat", "auto-s"] = "flat"
     noise_multiplier: str
     sampling_rate: str
     steps_per_round: int
@@ -70,6 +71,7 @@ class DemoSettings(_Settings):
     phase_seconds: int = 1800
     adapter: AdapterSettings
     optimizer: OptimizerPlan
+    server: ServerPlan = ServerPlan()
     privacy: PrivacySettings
     sum: SumPlan
     columns: Columns
@@ -112,6 +114,7 @@ def make_plan(settings: DemoSettings, base: Path) -> TrainingPlan:
         model=files,
         adapter=AdapterPlan(**settings.adapter.model_dump(), modules=modules),
         optimizer=settings.optimizer,
+        server=settings.server,
         privacy=PrivacyPlan(**settings.privacy.model_dump(), epsilon_cap=settings.epsilon_cap),
         sum=settings.sum,
         max_tokens=settings.max_tokens,

@@ -189,6 +189,8 @@ def check_plan_terms(plan: TrainingPlan, policy: InstitutionPolicy) -> None:
         )
     if policy.allowed_models and model_digest(plan.model) not in policy.allowed_models:
         raise PolicyRefused(f"allowed_models: base model {model_digest(plan.model)} is not among them")
+    if plan.privacy.noise == "distributed" and not policy.allow_distributed_noise:
+        raise PolicyRefused("allow_distributed_noise is false: the plan's members share one noise")
     _check_terms(policy, policy.institution, policy.dataset, plan.privacy.unit, plan.privacy.delta)
 
 

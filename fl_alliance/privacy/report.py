@@ -108,6 +108,16 @@ def _statement(plan: TrainingPlan, ledger: Ledger, costs: Costs) -> str:
         f"records of any one {unit} were in data set {ledger.dataset} or not changes the probability of any outcome by "
         f"a factor of at most e^{decimal_text(costs.job_pld)}, plus at most {plan.privacy.delta}. "
         f"Together with all earlier jobs on this data set the exponent is at most {decimal_text(costs.dataset_pld)}."
+        + (_shared_noise(plan) if plan.privacy.noise == "distributed" else "")
+    )
+
+
+def _shared_noise(plan: TrainingPlan) -> str:
+    return (
+        f" Assumption: the institutions of the job share one noise. This holds for what was released, the sums of "
+        f"{plan.fewest} or more institutions, as long as at most {plan.threshold - 1} of them leave their part of the "
+        f"noise out or tell it to others; a single institution's update is protected by its encryption and has only a "
+        f"part of the noise."
     )
 
 

@@ -100,6 +100,8 @@ class InstitutionPolicy(Wire):
     minimum_members: Annotated[int, Field(ge=MIN_MEMBERS, le=MAX_MEMBERS)]
     allowed_models: Annotated[tuple[Digest, ...], items(0, 1000)] = ()
     """`model_digest` of each allowed base model; empty: any."""
+    allow_distributed_noise: bool = False
+    """Whether a plan may have the members share one noise: then epsilon leans on the others adding their parts."""
     partners: Annotated[tuple[Partner, ...], items(0, MAX_MEMBERS)] = ()
     """Every other member of a job must be among them; empty: any that the alliance's root admits. Masks hide an update
     among the members of a job: whoever can make members up could leave one real one among them."""

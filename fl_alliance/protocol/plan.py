@@ -6,14 +6,18 @@ Settings that change privacy are in `PrivacyPlan`; the ones that change what is 
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fl_alliance.protocol.ids import DecimalText, Digest, Name
 from fl_alliance.protocol.limits import MAX_MEMBERS, MAX_ROUNDS, MIN_MEMBERS
 from fl_alliance.protocol.model import Wire
+
+NOISE_REACH: Final = 10
+"""Standard deviations of noise for which a coordinate has room: a Gaussian passes them once in 6e22 draws."""
 
 
 def items(least: int, most: int) -> object:
@@ -107,6 +111,8 @@ class PrivacyPlan(Wire):
     (Bu et al. 2023), so that C and the learning rate need not be tuned together. Both bound a unit by C."""
     noise_multiplier: DecimalText
     """Standard deviation of the noise over C (sigma)."""
+    noise: Literal["local", "distributed"] = "local"
+    """`local`: each member adds all of it. `distributed`: each adds a part; only the sum is private (decision 8)."""
     sampling_rate: DecimalText
     """Probability q that a unit is in a step's sample."""
     steps_per_round: Annotated[int, Field(ge=1, le=100_000)]
@@ -194,7 +200,22 @@ class TrainingPlan(Wire):
         least = min(member.declared_units for member in self.members)
         if Decimal(self.privacy.delta) * 10 * least > 1:
             raise ValueError(f"delta {self.privacy.delta} is above 1 / (10 * {least} declared units)")
+        if self.privacy.noise == "distributed":
+            self._require_one_linear_step()
         return self
+
+    def _require_one_linear_step(self) -> None:
+        """Noise of several members protects only what is linear in it: one SGD step, neither clipped nor coarse."""
+        if self.privacy.steps_per_round != 1:
+            raise ValueError(f"steps_per_round {self.privacy.steps_per_round} must be 1 with distributed noise")
+        if self.optimizer.name != "sgd" or Decimal(self.optimizer.momentum) != 0:
+            raise ValueError(f"optimizer must be sgd with momentum 0 with distributed noise, not {self.optimizer.name}")
+        clip, level = float(self.sum.coordinate_clip), 2 * float(self.sum.coordinate_clip) / ((1 << self.sum.bits) - 1)
+        least, most = 2 * NOISE_REACH * self.update_noise, self.update_noise / 4
+        if clip < least:
+            raise ValueError(f"coordinate_clip {self.sum.coordinate_clip} must be {least:.3g} at least: it cuts noise")
+        if level > most:
+            raise ValueError(f"bits {self.sum.bits}: a level is {level:.3g}, with distributed noise at most {most:.3g}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -221,3 +242,29 @@ class TrainingPlan(Wire):
     def declared_units(self, name: str) -> int:
         """Return what member `name` declared (KeyError: not a member)."""
         return {member.name: member.declared_units for member in self.members}[name]
+
+    def normaliser(self, name: str) -> float:
+        """Return by what member `name` divides its noised gradient: q times declared units, a public constant.
+
+        With distributed noise times the mean of all members' declared units: parts of one noise need one scale.
+        """
+        units: float = self.declared_units(name)
+        if self.privacy.noise == "distributed":
+            units = sum(member.declared_units for member in self.members) / len(self.members)
+        return float(self.privacy.sampling_rate) * units
+
+    @property
+    def noise_parts(self) -> int:
+        """Parts of the noise surely in a sum: of the fewest survivors, `threshold` - 1 may leave theirs out."""
+        return 1 if self.privacy.noise == "local" else self.fewest - self.threshold + 1
+
+    @property
+    def member_noise(self) -> float:
+        """Standard deviation of one member's noise in its summed gradient, over C: `noise_parts` of them make sigma."""
+        return float(self.privacy.noise_multiplier) / math.sqrt(self.noise_parts)
+
+    @property
+    def update_noise(self) -> float:
+        """Standard deviation of that noise in a coordinate of an update of one SGD step by the first member."""
+        scale = float(self.optimizer.learning_rate) * float(self.privacy.clip_norm)
+        return scale * self.member_noise / self.normaliser(self.names[0])

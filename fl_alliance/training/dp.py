@@ -13,6 +13,7 @@ What differs from `opacus.optimizers.DPOptimizer` 1.6.0, and why:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
-from fl_alliance.protocol.plan import PrivacyPlan
+from fl_alliance.protocol.plan import NOISE_REACH, TrainingPlan
 from fl_alliance.training.model import trained_parameters
 from fl_alliance.training.noise import SecretRandom
 
@@ -61,6 +62,19 @@ def clip_rows(rows: Sequence[Tensor], clip_norm: float, clipping: str = "flat") 
     return [part.view(row.shape) for part, row in zip(kept, rows, strict=True)]
 
 
+def gradient_bound(plan: TrainingPlan, member: str) -> float:
+    """Return the largest coordinate that a summed gradient keeps before its noise is added.
+
+    With distributed noise a member's part must not be cut off by the fixed point's clip: the gradient leaves
+    `NOISE_REACH` standard deviations of room for it. To clamp a coordinate moves no two sums apart, so that the
+    sensitivity stays C. With local noise there is no bound: what comes after the noise may be cut.
+    """
+    if plan.privacy.noise == "local":
+        return math.inf
+    room = float(plan.sum.coordinate_clip) - NOISE_REACH * plan.update_noise
+    return room * plan.normaliser(member) / float(plan.optimizer.learning_rate)
+
+
 def forget_passes(model: torch.nn.Module) -> None:
     """Remove what passes through `model` left in Opacus' hooks: private activations and gradients, and counters.
 
@@ -81,22 +95,23 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
     One logical step is any number of `accumulate` and then one `release`. A unit's records must all lie between two
     calls of `accumulate`: a unit that straddled two would count twice.
 
-    Guarantees: `release` steps on (sum of unit gradients, each of norm at most C, + N(0, (sigma C)^2 I)) / normaliser.
+    Guarantees: `release` steps on (sum of unit gradients, each of norm at most C, + N(0, (sigma C)^2 I)) / normaliser,
+    with a part of the noise where the plan distributes it.
     Not guaranteed: anything about how the units were sampled; `TrainingSession` does that.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, plan: PrivacyPlan, declared_units: int, random: SecretRandom
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, plan: TrainingPlan, member: str, random: SecretRandom) -> None:
+        privacy = plan.privacy
         super().__init__(
             optimizer,
-            noise_multiplier=float(plan.noise_multiplier),
-            max_grad_norm=float(plan.clip_norm),
+            noise_multiplier=plan.member_noise,
+            max_grad_norm=float(privacy.clip_norm),
             expected_batch_size=None,
             loss_reduction="sum",
         )
-        self._clipping = plan.clipping
-        self._normaliser = float(plan.sampling_rate) * declared_units
+        self._clipping = privacy.clipping
+        self._normaliser = plan.normaliser(member)
+        self._most = gradient_bound(plan, member)
         self._random = random
         self._unit_of_row = torch.zeros(0, dtype=torch.long)
         self._units = 0
@@ -153,7 +168,10 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         scale = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
             noise = torch.from_numpy(self._random.noise(parameter.numel(), scale)).view_as(parameter)
-            parameter.grad = ((parameter.summed_grad + noise) / self._normaliser).to(parameter.dtype)
+            total = parameter.summed_grad
+            if math.isfinite(self._most):
+                total = total.clamp(-self._most, self._most)
+            parameter.grad = ((total + noise) / self._normaliser).to(parameter.dtype)
 
     def scale_grad(self) -> None:
         """Do nothing: `add_noise` has divided by the public constant already."""

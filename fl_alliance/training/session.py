@@ -75,7 +75,7 @@ class TrainingSession:
         base, self.tokenizer = load_base(model_folder, plan.model)
         self.model: Any = attach_adapter(base, plan.adapter)
         self._plan = plan
-        self._declared_units = plan.declared_units(member)
+        self._member = member
         self._limits = performance.limits(adapter_size(self.model), base.config.vocab_size)
         self._hooks = GradSampleModule(self.model, loss_reduction="sum")
         self._accountant = RDPAccountant()
@@ -149,11 +149,10 @@ class TrainingSession:
 
     def _optimizer(self) -> UnitOptimizer:
         """Return an optimizer without memory of earlier rounds; the hooks and the accountant stay the session's."""
-        plan = self._plan.privacy
-        scale = float(plan.noise_multiplier) * float(plan.clip_norm)
-        noise_std = scale / (float(plan.sampling_rate) * self._declared_units)
-        inner = inner_optimizer(trained_parameters(self.model), self._plan.optimizer, noise_std=noise_std)
-        optimizer = UnitOptimizer(inner, self._plan.privacy, self._declared_units, self._random)
+        plan = self._plan
+        noise_std = plan.member_noise * float(plan.privacy.clip_norm) / plan.normaliser(self._member)
+        inner = inner_optimizer(trained_parameters(self.model), plan.optimizer, noise_std=noise_std)
+        optimizer = UnitOptimizer(inner, plan, self._member, self._random)
         rate = float(self._plan.privacy.sampling_rate)
         optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=rate))
         return optimizer

@@ -16,6 +16,7 @@ from fl_alliance.privacy.ledger import (
     check_charge,
     check_partners,
     check_plan,
+    check_plan_terms,
     check_seen_head,
     next_entry,
     verify_chain,
@@ -182,6 +183,14 @@ def test_the_policy_refuses_by_name(name: str) -> None:
     entries = verified(chain_of(1)).entries
     with pytest.raises(error, match=refusal):
         check_plan(entries, propose(**entry), plan_of(), policy_of(**policy), RDP)
+
+
+def test_a_policy_allows_shared_noise_only_where_it_says_so() -> None:
+    """With local noise epsilon leans on nobody; with a shared one it leans on the others."""
+    sharing = plan_of(privacy={"noise": "distributed", "steps_per_round": 1})
+    check_plan_terms(sharing, policy_of(allow_distributed_noise=True))
+    with pytest.raises(PolicyRefused, match="allow_distributed_noise is false: the plan's members share one noise"):
+        check_plan_terms(sharing, policy_of())
 
 
 def partner(name: str, key: bytes | None = None) -> Partner:

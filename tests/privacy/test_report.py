@@ -36,6 +36,20 @@ def page_of(ledger: Ledger, unit: str = "patient") -> str:
     return render_html(report, ledger, policy_of(allowed_units=(unit,)), plan)
 
 
+def test_shared_noise_is_said_with_what_it_leans_on(ledger: Ledger) -> None:
+    def statement(**privacy: object) -> str:
+        plan = plan_of(privacy=privacy)
+        found = build_report(
+            ledger, plan, plan_digest=DIGEST, policy_digest=DIGEST, adapter_digest=DIGEST, time=NOW + 9
+        )
+        return found.statement
+
+    shared = statement(noise="distributed", steps_per_round=1)
+    assert "Assumption: the institutions of the job share one noise." in shared
+    assert "sums of 3 or more institutions, as long as at most 1 of them leave their part" in shared
+    assert "Assumption" not in statement()
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -92,10 +92,12 @@ PLAN: Final = p.TrainingPlan(
     adapter=p.AdapterPlan(
         method="lora", rank=4, alpha=8, targets=("o_proj", "q_proj"), modules=48, public_seed=2**31 - 1
     ),
-    optimizer=p.OptimizerPlan(name="adam", learning_rate="0.0005", momentum="0.9", beta2="0.98"),
+    optimizer=p.OptimizerPlan(name="adam", learning_rate="0.0005", momentum="0.9", beta2="0.98", noise_floor="0.00001"),
+    server=p.ServerPlan(name="adam", learning_rate="0.01", beta1="0.8", beta2="0.95", tau="0.0001"),
     privacy=p.PrivacyPlan(
         unit="patient",
         clip_norm="1",
+        clipping="auto-s",
         noise_multiplier="1.25",
         sampling_rate="0.01",
         steps_per_round=40,
@@ -120,6 +122,7 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
     ),
     "training-plan": PLAN,
     "institution-policy": d.InstitutionPolicy(
+        allow_distributed_noise=True,
         institution="lagos",
         dataset="cases",
         epsilon_per_job="8",

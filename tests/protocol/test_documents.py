@@ -33,6 +33,12 @@ def files(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "digest": digest(1)} for name in names]
 
 
+SHARED_NOISE: dict[str, Any] = {
+    "privacy": {"noise": "distributed", "steps_per_round": 1},
+    "optimizer": {"name": "sgd", "learning_rate": "0.025", "momentum": "0", "noise_floor": None},
+}
+"""Of the example's three members two must add their parts: a coordinate of an update has noise of 0.000884."""
+
 PLAN_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two members": ({"members": members(1000, 1000)}, "at least 3 items"),
     "members unsorted": ({"members": members(1000, 1000, 1000)[::-1]}, "members must be sorted by name"),
@@ -79,6 +85,28 @@ PLAN_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "momentum 1": ({"optimizer": {"momentum": "1"}}, "momentum 1 must be below 1"),
     "beta2 1": ({"optimizer": {"beta2": "1"}}, "beta2 1 must be below 1"),
     "sgd with momentum 1.5": ({"optimizer": {"name": "sgd", "momentum": "1.5"}}, "momentum 1.5 must be below 1"),
+    "a floor of the noise for sgd": (
+        {"optimizer": {"name": "sgd", "noise_floor": "0.1"}},
+        "noise_floor 0.1 must be above 0, and only with adam, not sgd",
+    ),
+    "unknown clipping": ({"privacy": {"clipping": "none"}}, "privacy.clipping"),
+    "a server that stands still": ({"server": {"learning_rate": "0"}}, "learning_rate 0 must be above 0"),
+    "shared noise in many steps": (
+        {"privacy": {"noise": "distributed"}},
+        "steps_per_round 40 must be 1 with distributed noise",
+    ),
+    "shared noise through adam": (
+        {"privacy": {"noise": "distributed", "steps_per_round": 1}},
+        "optimizer must be sgd with momentum 0 with distributed noise, not adam",
+    ),
+    "shared noise cut by the fixed point": (
+        {**SHARED_NOISE, "sum": {"coordinate_clip": "0.01"}},
+        r"coordinate_clip 0.01 must be 0.0177 at least: it cuts noise",
+    ),
+    "shared noise lost in the fixed point": (
+        {**SHARED_NOISE, "sum": {"coordinate_clip": "0.7", "bits": 12}},
+        r"bits 12: a level is 0.000342, with distributed noise at most 0.000221",
+    ),
     "text for a switch": ({"release_to_coordinator": "yes"}, "release_to_coordinator"),
 }
 
@@ -88,6 +116,27 @@ def test_refused_plan(name: str) -> None:
     changes, reason = PLAN_REFUSED[name]
     with pytest.raises(ValidationError, match=reason):
         change(PLAN, **changes)
+
+
+def test_shared_noise_with_room_and_fine_levels_is_a_plan() -> None:
+    plan = change(PLAN, **SHARED_NOISE, sum={"coordinate_clip": "0.05", "bits": 12})
+    assert plan.noise_parts == 2
+    assert plan.normaliser("berlin") == plan.normaliser("lima") == 0.01 * 2500
+    assert plan.update_noise == pytest.approx(0.025 * 1.25 / 2**0.5 / 25)
+    local = change(PLAN)
+    assert (local.noise_parts, local.member_noise, local.normaliser("lima")) == (1, 1.25, 40)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "minimum", "parts"), [(3, 3, 1), (3, 4, 2), (3, 5, 3), (4, 3, 1), (5, 3, 1), (4, 5, 2)]
+)
+def test_colluders_and_dropouts_are_taken_off_the_parts_of_a_shared_noise(
+    threshold: int, minimum: int, parts: int
+) -> None:
+    """n - t + 1 where all must stay; fewer where a coordinator can leave honest members out."""
+    changes = {**SHARED_NOISE, "sum": {"coordinate_clip": "0.1", "bits": 20}}
+    plan = change(PLAN, **changes, members=members(*[2500] * 5), threshold=threshold, minimum_members=minimum, quorum=3)
+    assert plan.noise_parts == parts
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 20, 1000])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
+from fl_alliance.protocol.plan import Member
 from fl_alliance.training.dp import MARGIN, UnitOptimizer, clip_rows
 from fl_alliance.training.noise import SecretRandom
 from tests.training import tiny
@@ -83,8 +84,9 @@ def test_the_bound_is_over_all_tensors_together() -> None:
 def optimizer_of(folder: Path, size: int = 3) -> tuple[UnitOptimizer, torch.nn.Parameter]:
     parameter = torch.nn.Parameter(torch.zeros(size))
     inner = torch.optim.SGD([parameter], lr=1.0)
-    plan = tiny.plan_of(folder, clip_norm="1", noise_multiplier=tiny.NO_NOISE).privacy
-    return UnitOptimizer(inner, plan, 2, SecretRandom()), parameter  # the normaliser is 0.5 * 2
+    members = tuple(Member(name=name, declared_units=2) for name in ("berlin", "lagos", "lima"))
+    plan = tiny.plan_of(folder, clip_norm="1", noise_multiplier=tiny.NO_NOISE, members=members)
+    return UnitOptimizer(inner, plan, "lagos", SecretRandom()), parameter  # the normaliser is 0.5 * 2
 
 
 def moved(optimizer: UnitOptimizer, parameter: torch.nn.Parameter, batches: list[tuple[Tensor, Tensor, int]]) -> Tensor:

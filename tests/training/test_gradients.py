@@ -35,8 +35,8 @@ def clipped(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     seen: list[Tensor] = []
     original = dp.clip_rows
 
-    def spy(rows: Sequence[Tensor], clip_norm: float) -> list[Tensor]:
-        result = original(rows, clip_norm)
+    def spy(rows: Sequence[Tensor], clip_norm: float, clipping: str) -> list[Tensor]:
+        result = original(rows, clip_norm, clipping)
         seen.extend(torch.cat([part.flatten(1) for part in result], 1))
         return result
 

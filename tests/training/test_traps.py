@@ -209,9 +209,9 @@ def test_names_after_wrapping_are_those_of_peft(folder: Path, tmp_path: Path) ->
 
 def test_normaliser_is_not_an_int_of_a_division() -> None:
     """Opacus: int(N / ceil(N / B)) differs from B for most N. Ours is q times the declared units, here 3.3."""
-    privacy = tiny.plan_of(tiny.DEMO, sampling_rate="0.0033").privacy
+    plan = tiny.plan_of(tiny.DEMO, sampling_rate="0.0033")
     optimizer = session_module.UnitOptimizer(
-        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), privacy, 1000, session_module.SecretRandom()
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), plan, "lagos", session_module.SecretRandom()
     )
     assert optimizer._normaliser == pytest.approx(3.3, rel=1e-12)
 

@@ -7,7 +7,7 @@ records are read by the trainer, after the round was charged.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fl_alliance.errors import BadRecords, OutOfOrder
@@ -16,7 +16,15 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.accountant import Accountant, PldAccountant
-from fl_alliance.privacy.ledger import Ledger, check_charge, check_partners, check_plan, next_entry, of_job
+from fl_alliance.privacy.ledger import (
+    Ledger,
+    check_charge,
+    check_partners,
+    check_plan,
+    check_seen_head,
+    next_entry,
+    of_job,
+)
 from fl_alliance.privacy.report import build_report, render_html
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, RoundRecord
 from fl_alliance.protocol.ids import digest_of
@@ -39,19 +47,24 @@ class Accounts:
     ) -> None:
         self._identity, self._ledger, self._dataset_digest = identity, ledger, dataset_digest
         self._clock, self._accountant = clock, accountant or PldAccountant()
-        self._charged_digest = ""
+        self._charged_digest, self._head = "", ""
         self._policy_bytes = read_file(policy, "policy")
         self.policy = open_document(self._policy_bytes, InstitutionPolicy, public_key=identity.public)
 
-    def approve(self, plan: TrainingPlan, members: AllianceMembers) -> str:
+    def approve(self, plan: TrainingPlan, members: AllianceMembers, seen: Iterable[str] = ()) -> str:
         """Return the ledger's head if the whole plan, and who is in it, fits policy and budget.
 
+        `seen` are heads that this institution gave out before; each must be in a ledger that is here.
+
         Raises:
+            LedgerRolledBack: one is not: an older copy of a ledger was put back.
             PolicyRefused, BudgetExceeded: it does not. The data file was not opened.
             BadRecords: the data file is another than the one charged before.
         """
         check_partners(plan, self.policy, members)
-        ledger = self._ledger.read()
+        ledger, others = self._ledger.read(), self._ledger.put_aside()
+        for head in seen:
+            check_seen_head(ledger, head, others)
         unopened = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
         plan_digest = digest_of(b"the whole plan")
         if of_job(ledger.entries, plan.alliance, plan.job):
@@ -62,6 +75,7 @@ class Accounts:
         check_plan(ledger.entries, proposed, plan, self.policy, self._accountant)
         opened = proposed.model_copy(update={"dataset_digest": self._dataset_digest()})
         check_charge(ledger.entries, opened, self.policy, self._accountant)
+        self._head = ledger.head
         return ledger.head
 
     def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
@@ -70,10 +84,12 @@ class Accounts:
         Raises:
             PolicyRefused, BudgetExceeded, BadRecords: as `approve`; nothing was charged.
             OutOfOrder: the round was charged before: no update is computed twice.
+            LedgerRolledBack: the ledger lacks what it held when the plan was approved, or at the last charge.
         """
         digest = self._dataset_digest()
 
         def build(ledger: Ledger) -> bytes:
+            check_seen_head(ledger, self._head or ledger.head)
             done = {entry.round for entry in of_job(ledger.entries, plan.alliance, plan.job)}
             if round_number in done:
                 raise OutOfOrder(f"round {round_number} of job {plan.job} was already charged")
@@ -89,7 +105,7 @@ class Accounts:
             return sign_document(self._identity, entry)
 
         head = digest_of(self._ledger.charge(build))
-        self._charged_digest = digest
+        self._charged_digest, self._head = digest, head
         return head
 
     def require_charged_records(self) -> None:

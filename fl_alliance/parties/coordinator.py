@@ -7,9 +7,11 @@ deterministic and institutions keep their replies, asking again changes nothing.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,7 @@ from fl_alliance.errors import AllianceError, BadUpload, MalformedMessage, NotAu
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.files import write_atomically
+from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.mail import Address, read_answer, write_request
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
@@ -59,6 +62,7 @@ class Coordinator:
         blobs: Blobs,
         adder: Adder,
         folder: Path,
+        heads: SeenHeads,
         tell: Callable[[str], None] = lambda _: None,
         ask_again_seconds: float = 90.0,
         farewell_seconds: float = 15.0,
@@ -67,7 +71,7 @@ class Coordinator:
         """`clock` gives seconds that only grow: phases and farewells are measured with it."""
         self._identity, self._address, self._job = identity, address, job
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
-        self._folder, self._tell, self._ask_again = folder, tell, ask_again_seconds
+        self._folder, self._heads, self._tell, self._ask_again = folder, heads, tell, ask_again_seconds
         self._farewell_seconds, self._clock = farewell_seconds, clock
         self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
         self._due: dict[str, tuple[float, float]] = {}
@@ -112,6 +116,7 @@ class Coordinator:
         try:
             sender, answer = read_answer(self._address, reply.payload)
             self._require_short(answer, len(reply.payload))
+            self._heads.note(sender, answer, reply.payload)  # also one too late for its round: it was charged
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
             log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
@@ -208,17 +213,27 @@ class Coordinator:
     # ---- restart
 
     def _replay(self) -> machine.State:
-        """Fold the journal; the first event is the job itself, so that a restart can't mix jobs."""
+        """Fold the journal, behind the job itself and what its proposals hold.
+
+        So a restart can't mix jobs, and proposes in the same words.
+        """
         name = self._job.plan.job
-        state, _ = machine.start(self._job)
         events = self._journal.events(name)
         if not events:
-            self._journal.append(name, "job", self._job.plan_envelope)
+            events.append(self._noted("job", self._job.plan_envelope))
         elif events[0] != ("job", self._job.plan_envelope):
             raise OutOfOrder(f"job {name} was begun with another plan: give the new plan another job name")
-        for kind, body in events[1:]:
+        if len(events) == 1:
+            events.append(self._noted("last-seen", _to_text(self._heads.newest(self._job.names))))
+        self._job = replace(self._job, last_seen=_from_text(*events[1]))
+        state, _ = machine.start(self._job)
+        for kind, body in events[2:]:
             state, _ = machine.step(state, _from_journal(self._address, kind, body))
         return state
+
+    def _noted(self, kind: str, body: bytes) -> tuple[str, bytes]:
+        self._journal.append(self._job.plan.job, kind, body)
+        return kind, body
 
 
 def _phase(state: machine.State) -> tuple[str, int]:
@@ -235,6 +250,16 @@ def _progress_line(state: machine.State, event: machine.Event) -> str:
 
 
 # ---- events as bytes
+
+
+def _to_text(envelopes: Mapping[str, bytes]) -> bytes:
+    return json.dumps({name: base64.b64encode(data).decode() for name, data in sorted(envelopes.items())}).encode()
+
+
+def _from_text(kind: str, body: bytes) -> dict[str, bytes]:
+    if kind != "last-seen":
+        raise MalformedMessage(f"the journal's second event is {kind!r}, must be 'last-seen'")
+    return {name: base64.b64decode(text) for name, text in json.loads(body).items()}
 
 
 def _to_journal(event: machine.Event) -> tuple[str, bytes]:

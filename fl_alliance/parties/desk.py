@@ -24,6 +24,7 @@ from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import signed_pieces
 from fl_alliance.parties.files import write_atomically
+from fl_alliance.parties.heads import heads_in_evidence
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
@@ -169,11 +170,12 @@ class InstitutionDesk:
     # ---- before the first round
 
     def _consider(self, work: machine.Consider) -> tuple[str, str]:
-        """Policy first, then data and model: nothing is loaded for a plan that the policy forbids."""
+        """Ledger and policy first, then data and model: nothing is loaded for a plan that these forbid."""
         parameters = self._parameters
         if parameters.members != len(work.plan.members):
             raise BadPlan(f"members: {len(work.plan.members)} can't be summed exactly")
-        head = self._accounts.approve(work.plan, _there(self._members, "list of members"))
+        seen = {*heads_in_evidence(self._jobs, self._name), *([work.seen_head] if work.seen_head else [])}
+        head = self._accounts.approve(work.plan, _there(self._members, "list of members"), seen)
         self._trainer = self._new_trainer(work.plan)
         self._wrap_private, public = keywrap.generate_wrap_key()
         return _text(public), head

@@ -195,6 +195,7 @@ class Institution:
         if plan.alliance != self._alliance:
             raise BadPlan(f"alliance: {plan.alliance!r}, {self._name} is configured for {self._alliance!r}")
         _require_institutions(plan, people)
+        seen = self._seen_head(message)
 
         def keep() -> None:
             desk = self._new_desk()
@@ -203,7 +204,22 @@ class Institution:
             self._desk.forget()
             self._desk = desk
 
-        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope)), keep
+        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), keep
+
+    def _seen_head(self, message: m.Proposal) -> str | None:
+        """Return the ledger head that this institution signed before, as the coordinator brings it back.
+
+        Raises:
+            MalformedMessage, NotAuthentic: it is no answer of this institution with a head in it.
+        """
+        if message.last_seen is None:
+            return None
+        sender, answer = read_answer(self._address, base64.b64decode(message.last_seen))
+        if sender != self._name or not isinstance(answer, m.Acceptance | m.SealedUpdate):
+            raise NotAuthentic(
+                f"last_seen: {answer.kind} of {sender}, must be acceptance or sealed-update of {self._name}"
+            )
+        return answer.ledger_head
 
     def _released(self, message: m.Release) -> tuple[machine.State, machine.Event, Keep]:
         envelope = base64.b64decode(message.record)

@@ -16,6 +16,7 @@ from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.files import read_file, write_atomically
+from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.mail import Address
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
@@ -110,6 +111,7 @@ def coordinator(
         blobs=blobs,
         adder=UploadAdder(plan, blobs, Performance(processes=config.cipher_processes)),
         folder=folder,
+        heads=SeenHeads(home / "heads"),
         tell=tell,
         ask_again_seconds=ask_again,
         clock=clock,

@@ -91,16 +91,21 @@ def _check_same_data(number: int, entry: LedgerEntry, first: LedgerEntry) -> Non
         raise LedgerBroken(f"entry {number}: unit {entry.unit!r}, entry 1 counts {first.unit!r}")
 
 
-def check_seen_head(ledger: Ledger, seen: str) -> None:
-    """Return if `seen`, a head that was published outside, is part of `ledger`.
+def check_seen_head(ledger: Ledger, seen: str, others: Iterable[Ledger] = ()) -> None:
+    """Return if `seen`, a head that was given out, is part of `ledger`, or of another data set's among `others`.
+
+    An older head than the last one is fine: entries came after it.
 
     Raises:
-        LedgerRolledBack: it is not: an older copy of the ledger was restored.
+        LedgerRolledBack: it is in none: an older copy of the ledger was put back. Names both heads.
     """
-    if seen not in (ledger_genesis(ledger.institution, ledger.dataset), *ledger.digests):
-        raise LedgerRolledBack(
-            f"head {seen} was seen outside and is not among the {len(ledger.entries)} entries of the local ledger"
-        )
+    for known in (ledger, *others):
+        if seen in (ledger_genesis(known.institution, known.dataset), *known.digests):
+            return
+    raise LedgerRolledBack(
+        f"head {seen} was given out by {ledger.institution} and is in no ledger here; the ledger of {ledger.dataset} "
+        f"ends after {len(ledger.entries)} entries in {ledger.head}: an older copy was put back, or a ledger is missing"
+    )
 
 
 def events_of(entries: Iterable[LedgerEntry]) -> tuple[GaussianEvent, ...]:

@@ -61,6 +61,8 @@ class Proposal(Bound):
     kind: Literal["proposal"] = "proposal"
     plan: Base64
     members: Base64
+    last_seen: Base64 | None
+    """The receiver's own newest answer with a ledger head in it, of whatever job, as it came; null before the first."""
 
 
 class Acceptance(Bound):

@@ -95,13 +95,18 @@ ALARMS: Final = frozenset({"NotAuthentic", "SumRefused", "WrongCipher", "OutOfRa
 
 
 def start(job: Job) -> Transition:
-    """Begin the job: propose the plan to everybody."""
-    proposal = m.Proposal(
+    """Begin the job: propose the plan to everybody, to each with the newest ledger head that it signed itself."""
+    return _ask(Progress(job), m.Acceptance, {name: _proposal(job, name) for name in job.names})
+
+
+def _proposal(job: Job, member: str) -> m.Proposal:
+    seen = job.last_seen.get(member)
+    return m.Proposal(
         **job.bound(0),
         plan=_base64(job.plan_envelope),
         members=_base64(job.members_envelope),
+        last_seen=None if seen is None else _base64(seen),
     )
-    return _ask_all(Progress(job), m.Acceptance, proposal)
 
 
 def outstanding(state: State) -> tuple[Effect, ...]:

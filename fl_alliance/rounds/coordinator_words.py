@@ -119,6 +119,8 @@ class Job:
     plan: TrainingPlan
     plan_envelope: bytes
     members_envelope: bytes
+    last_seen: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    """By member, if there is one: its newest answer of earlier jobs that holds a head of its ledger."""
 
     @property
     def names(self) -> tuple[str, ...]:

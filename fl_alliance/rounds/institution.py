@@ -127,7 +127,7 @@ def _proposed(state: Idle, event: Proposed) -> Transition:
     seat = Seat(state.name, event.plan, event.plan_digest)
     if state.name not in event.plan.names:
         return _refuse(seat, event.request, "BadPlan", f"{state.name} is not a member of the plan")
-    return _work(seat, Memory(), event.request, Consider(event.plan))
+    return _work(seat, Memory(), event.request, Consider(event.plan, event.seen_head))
 
 
 def _aborted(state: Waiting, request: m.Abort) -> Transition:

@@ -17,11 +17,12 @@ from fl_alliance.protocol.plan import TrainingPlan
 
 @dataclass(frozen=True)
 class Proposed:
-    """An authentic plan was proposed."""
+    """An authentic plan was proposed. `seen_head`: of my ledger, which I signed before and the coordinator has kept."""
 
     request: m.Proposal
     plan: TrainingPlan
     plan_digest: str
+    seen_head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Consider:
     """Check the plan against policy, ledger, model and data. Done(wrap key, ledger head)."""
 
     plan: TrainingPlan
+    seen_head: str | None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,27 @@ class LedgerFile:
         """
         return self._verified(self.lines())
 
+    def put_aside(self) -> tuple[Ledger, ...]:
+        """Return the verified ledgers of the institution's other data sets: beside `ledger.jsonl`, `ledger.NAME.jsonl`.
+
+        Raises:
+            LedgerBroken: one fails its own verification; names the file.
+            StoreFailed: one can't be read.
+        """
+        stem, suffix, found = self._path.stem, self._path.suffix, []
+        for path in sorted(self._path.parent.glob(f"{stem}.*{suffix}")):
+            dataset = path.name.removeprefix(f"{stem}.").removesuffix(suffix)
+            if dataset != self._dataset:  # a copy of this one must not speak for it
+                found.append(self._beside(path, dataset))
+        return tuple(found)
+
+    def _beside(self, path: Path, dataset: str) -> Ledger:
+        other = LedgerFile(path, public_key=self._public_key, institution=self._institution, dataset=dataset)
+        try:
+            return other.read()
+        except LedgerBroken as error:
+            raise LedgerBroken(f"{path.name}: {error}") from None
+
     def charge(self, build: Callable[[Ledger], bytes]) -> bytes:
         """Append the envelope that `build` makes from the verified ledger, durably, and return it.
 

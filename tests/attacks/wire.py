@@ -95,6 +95,7 @@ class Wire:
         """(kind, round) -> sender -> envelope, as it came."""
         self.round, self.stated = 0, BlobRef(digest=digest_of(b""), length=0)
         self.previous: str | None = None
+        self.last_seen: str | None = None
         self.alliance_key: cipher.AllianceKey | None = None
         """The attacker's only with a helper, and otherwise for the test only."""
         self.digits: dict[str, Digits] = {}
@@ -202,7 +203,7 @@ class Wire:
 
     def proposal(self) -> m.Proposal:
         plan, members = (base64.b64encode(data).decode() for data in (self.plan_envelope, self.members_envelope))
-        return m.Proposal(**self.bound, plan=plan, members=members)
+        return m.Proposal(**self.bound, plan=plan, members=members, last_seen=self.last_seen)
 
     def upload(self, number: int = 1, names: Iterable[str] | None = None, previous: str | None = None) -> None:
         """A round up to the uploads of `names`."""

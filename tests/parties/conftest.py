@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -102,16 +103,20 @@ def write_records(data: Path) -> None:
 def build(tmp_path: Path) -> Callable[..., Alliance]:
     """Return a maker of alliances; keyword arguments change the settings."""
 
-    def make(**changes: Any) -> Alliance:
-        data = tmp_path / "data"
-        write_records(data)
-        chosen = settings(Path(__file__).parents[2] / "deploy" / "demo" / "model", data, **changes)
-        folder = tmp_path / "alliance"
-        plan = stage.prepare(chosen, tmp_path, folder, threads=1)
-        blobs = FolderBlobs(folder / "coordinator" / "blobs")
-        alliance = Alliance(folder, plan, LocalHub(plan.names, blobs), blobs)
-        for name in plan.names:
-            alliance.attach(name)
-        return alliance
+    return functools.partial(build_in, tmp_path)
 
-    return make
+
+def build_in(place: Path, **changes: Any) -> Alliance:
+    """Make data and folders of an alliance below `place`, and attach its institutions."""
+    write_records(place / "data")
+    chosen = settings(Path(__file__).parents[2] / "deploy" / "demo" / "model", place / "data", **changes)
+    return attached(place / "alliance", stage.prepare(chosen, place, place / "alliance", threads=1))
+
+
+def attached(folder: Path, plan: TrainingPlan) -> Alliance:
+    """Return the alliance whose folders are in `folder`, as after a restart of everybody."""
+    blobs = FolderBlobs(folder / "coordinator" / "blobs")
+    alliance = Alliance(folder, plan, LocalHub(plan.names, blobs), blobs)
+    for name in plan.names:
+        alliance.attach(name)
+    return alliance

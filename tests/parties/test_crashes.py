@@ -68,7 +68,7 @@ def test_a_coordinator_killed_at_every_journal_entry_finishes_the_same_round(
     guillotine = Guillotine(monkeypatch, before=before)
     state = run_through(alliance)
     assert isinstance(state, machine.Finished)
-    assert len(guillotine.deaths) == 1 + (len(SITES) * 2 + 1) + (len(SITES) * 8 + 2)
+    assert len(guillotine.deaths) == 2 + (len(SITES) * 2 + 1) + (len(SITES) * 8 + 2)
     records = {(alliance.job(name) / "evidence/rounds/0001/record.dsse.json").read_bytes() for name in SITES}
     assert len(records) == 1
     assert peek_document(records.pop(), RoundRecord).votes == SITES

@@ -112,8 +112,17 @@ def test_a_ledger_older_than_a_head_that_was_seen_is_rolled_back() -> None:
     lines = chain_of(3)
     for seen in (digest_of(b"fl-alliance ledger genesis|lagos|cases"), *map(digest_of, lines)):
         check_seen_head(verified(lines), seen)
-    with pytest.raises(LedgerRolledBack, match="among the 2 entries"):
-        check_seen_head(verified(lines[:-1]), digest_of(lines[-1]))
+    old, newest = verified(lines[:-1]), digest_of(lines[-1])
+    with pytest.raises(LedgerRolledBack, match=f"head {newest} .* 2 entries in {old.head}"):
+        check_seen_head(old, newest)
+
+
+def test_a_head_in_the_ledger_of_another_data_set_is_no_rollback() -> None:
+    lines = chain_of(1)
+    present = Ledger("lagos", "cases-2", (), ())
+    check_seen_head(present, digest_of(lines[0]), [verified(lines)])
+    with pytest.raises(LedgerRolledBack, match="or a ledger is missing"):
+        check_seen_head(present, digest_of(lines[0]))
 
 
 def test_a_clock_that_went_back_does_not_take_time_back() -> None:

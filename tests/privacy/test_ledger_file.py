@@ -117,3 +117,23 @@ def test_a_ledger_that_can_not_be_opened_is_a_named_error(tmp_path: Path) -> Non
         ledger_at(tmp_path / "nowhere" / "ledger.jsonl").charge(build)
     with pytest.raises(StoreFailed, match="directory"):
         ledger_at(tmp_path).read()
+
+
+# ---- ledgers of other data sets, put aside
+
+
+def test_ledgers_that_were_put_aside_are_read_and_a_copy_of_this_one_does_not_speak_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    line = ledger_at(path).charge(build)
+    path.rename(tmp_path / "ledger.cases.jsonl")
+    new = LedgerFile(path, public_key=KEY.public, institution="lagos", dataset="cases-2")
+    assert [(other.dataset, other.head) for other in new.put_aside()] == [("cases", digest_of(line))]
+    assert ledger_at(path).put_aside() == ()
+
+
+def test_a_ledger_that_was_put_aside_under_a_wrong_name_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger_at(path).charge(build)
+    path.rename(tmp_path / "ledger.letters.jsonl")
+    with pytest.raises(LedgerBroken, match=r"^ledger\.letters\.jsonl: entry 1: previous is "):
+        ledger_at(path).put_aside()

@@ -38,7 +38,8 @@ JOB: Final[dict[str, Any]] = {"alliance": "clinics", "job": "nouns-7", "round": 
 ROUND: Final[dict[str, Any]] = {**JOB, "round": 3}
 
 MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
-    "proposal": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}")),
+    "proposal": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=text(b"{update}")),
+    "proposal.first": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=None),
     "acceptance": m.Acceptance(**JOB, plan_digest=digest(1), wrap_key=text(bytes(range(32))), ledger_head=digest(2)),
     "key-request": m.KeyRequest(**JOB, acceptances=ENVELOPES),
     "wrapped-keys": m.WrappedKeys(**JOB, acceptances_digest=digest(3), key_fingerprint=digest(4), wrapped=FOR_EACH),

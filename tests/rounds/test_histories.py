@@ -205,7 +205,7 @@ class Histories(RuleBasedStateMachine):
         """In other bytes, so that no stored reply fits."""
         self.note("proposed anew")
         proposal = m.Proposal(**self.world.job.bound(0), plan=base64.b64encode(self.world.plan_envelope).decode(),
-                              members="AAAA")  # fmt: skip
+                              members="AAAA", last_seen=None)  # fmt: skip
         self.world.hand(c.Ask(self.member(member), proposal))
 
     @precondition(lambda self: self.ripe() and self.world.todo)

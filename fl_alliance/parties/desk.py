@@ -180,29 +180,29 @@ class InstitutionDesk:
         self._wrap_private, public = keywrap.generate_wrap_key()
         return _text(public), head
 
-    def _make_alliance_key(self, work: machine.MakeAllianceKey) -> tuple[str, tuple[m.ToMember, ...]]:
+    def _make_alliance_key(self, work: machine.MakeAllianceKey) -> tuple[str, str, tuple[m.ToMember, ...]]:
         key = cipher.AllianceKey.generate(self._parameters)
-        data = key.to_bytes()
-        wrapped = tuple(
-            m.ToMember(member=name, sealed=_text(keywrap.wrap_key(data, _raw(a.wrap_key), self._wrap_info(name))))
-            for name, a in sorted(work.acceptances.items())
-        )
-        return key.fingerprint(), wrapped
+        fingerprint = key.fingerprint()
+        content_key, sealed = keywrap.seal_key(key.to_bytes(), self._info("alliance-key", fingerprint))
+        wrapped = {
+            name: keywrap.wrap_key(content_key, _raw(a.wrap_key), self._info("content-key", name))
+            for name, a in work.acceptances.items()
+        }
+        return fingerprint, _text(sealed), _to_members(wrapped)
 
     def _take_alliance_key(self, work: machine.TakeAllianceKey) -> str:
-        mine = {to.member: to.sealed for to in work.keys.wrapped}.get(self._name)
-        if mine is None:
-            raise NotAuthentic(f"no key is wrapped for {self._name}")
+        """The fingerprint comes first: all who take the key of one signed message have the same, whoever sealed it."""
+        mine, stated = _mine(work.keys.wrapped, self._name), work.keys.key_fingerprint
         private = _there(self._wrap_private, "wrap key")
-        data = keywrap.unwrap_key(_raw(mine), private, self._wrap_info(self._name))
-        key = self._worker.load_key(data)
-        if key.fingerprint() != work.keys.key_fingerprint:
-            raise NotAuthentic(f"the key's fingerprint is {key.fingerprint()}, not {work.keys.key_fingerprint}")
-        self._key, self._wrap_private = key, None
-        return key.fingerprint()
+        content_key = keywrap.unwrap_key(mine, private, self._info("content-key", self._name))
+        data = keywrap.open_key(_raw(work.keys.sealed_key), content_key, self._info("alliance-key", stated))
+        if (fingerprint := cipher.AllianceKey(data).fingerprint()) != stated:
+            raise NotAuthentic(f"the key's fingerprint is {fingerprint}, not {stated}")
+        self._key, self._wrap_private = self._worker.load_key(data), None
+        return stated
 
-    def _wrap_info(self, member: str) -> str:
-        return f"fl-alliance/1|alliance-key|{self.plan.alliance}|{self.plan.job}|{self._digest}|{member}"
+    def _info(self, purpose: str, whose: str) -> str:
+        return f"fl-alliance/1|{purpose}|{self.plan.alliance}|{self.plan.job}|{self._digest}|{whose}"
 
     # ---- a round
 

@@ -7,8 +7,11 @@ from typing import Final
 MAX_MESSAGE_BYTES: Final = 8 << 20
 """Longest encoded envelope. How many members fit is in `protocol.sizes`."""
 
-WRAPPED_KEY_BYTES: Final = 33_000
-"""Bound of one wrapped alliance key: 4096 coefficients of 8 bytes, SEAL's headers, 48 bytes of HPKE."""
+SEALED_KEY_BYTES: Final = 33_000
+"""Bound of the sealed alliance key: 4096 coefficients of 8 bytes, SEAL's headers, nonce and tag (docs/SPEC.md, 6)."""
+
+WRAPPED_KEY_BYTES: Final = 80
+"""A content key of 32 bytes, wrapped to one member: 48 bytes of HPKE more."""
 
 SEALED_SHARES_BYTES: Final = 62
 """What one member deals to another: nonce, place, two shares, tag (docs/SPEC.md, 5.8)."""

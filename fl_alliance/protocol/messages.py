@@ -5,8 +5,8 @@ said carries their signed envelopes as they are: the coordinator is a messenger,
 
     request              reply                  what the institution does in between
     Proposal             Acceptance             checks the plan against its own policy; makes a wrap key
-    KeyRequest           WrappedKeys            (one member only) makes the alliance key, wraps it to each
-    KeyDelivery          KeyAccepted            unwraps the alliance key
+    KeyRequest           WrappedKeys            (one member only) makes and seals the alliance key, for each member
+    KeyDelivery          KeyAccepted            opens the alliance key
     RoundOpening         RoundKeys              makes the round's keys                    Bonawitz et al. 2017, round 0
     KeyRoster            SealedShares           checks every signature; deals shares                     round 1
     ShareDelivery        SealedUpdate           charges, trains, masks, encrypts, uploads                round 2
@@ -71,7 +71,7 @@ class Acceptance(Bound):
     kind: Literal["acceptance"] = "acceptance"
     plan_digest: Digest
     wrap_key: Base64
-    """X25519 public key to which the alliance key of this job is wrapped."""
+    """X25519 public key to which the content key of this job is wrapped."""
     ledger_head: Digest
 
 
@@ -83,12 +83,16 @@ class KeyRequest(Bound):
 
 
 class WrappedKeys(Bound):
-    """The alliance key of the job, wrapped to each member; the coordinator relays it blind."""
+    """The alliance key of the job, sealed once, and what opens it for each member; the coordinator relays it blind."""
 
     kind: Literal["wrapped-keys"] = "wrapped-keys"
     acceptances_digest: Digest
     key_fingerprint: Digest
+    """Of the alliance key: whoever takes the key of this message has the same as all others who take it."""
+    sealed_key: Base64
+    """The alliance key under a content key that is drawn for this message alone."""
     wrapped: ForEach
+    """The content key, wrapped to each member of the plan, in its order."""
 
 
 class KeyDelivery(Bound):

@@ -1,7 +1,8 @@
 """How long the messages of a job get, known from its plan alone: a plan that can't be carried is refused beforehand.
 
-Two requests grow fastest. The key delivery relays the wrapped keys, one alliance key for each member, to each member;
-the share delivery relays a list of shares for each member from each member. Envelopes are base64 twice over.
+One request grows with the square of the members: the share delivery relays to each a list of shares for each member
+from each member. All others stay far below it; the key delivery, with the alliance key inside, is below 3 MiB with
+`MAX_MEMBERS`. Envelopes are base64 twice over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.envelope import Envelope, Signature, label
 from fl_alliance.protocol.ids import digest_of
-from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES, MAX_NAME, SEALED_SHARES_BYTES, WRAPPED_KEY_BYTES
+from fl_alliance.protocol.limits import (
+    MAX_MESSAGE_BYTES,
+    MAX_NAME,
+    SEALED_KEY_BYTES,
+    SEALED_SHARES_BYTES,
+    WRAPPED_KEY_BYTES,
+)
 from fl_alliance.protocol.plan import TrainingPlan
 
 _DIGEST = digest_of(b"")
@@ -30,12 +37,12 @@ def require_sendable(plan: TrainingPlan) -> None:
     Raises:
         BadPlan: names the message, its length and the number of members.
     """
-    for kind, length in (("key-delivery", _key_delivery(plan)), ("share-delivery", _share_delivery(plan))):
-        if length > MAX_MESSAGE_BYTES:
-            raise BadPlan(
-                f"members: with {len(plan.members)} of them a {kind} has {length} bytes, a message at most "
-                f"{MAX_MESSAGE_BYTES}"
-            )
+    length = _share_delivery(plan)
+    if length > MAX_MESSAGE_BYTES:
+        raise BadPlan(
+            f"members: with {len(plan.members)} of them a share-delivery has {length} bytes, a message at most "
+            f"{MAX_MESSAGE_BYTES}"
+        )
 
 
 def longest_answer(plan: TrainingPlan) -> int:
@@ -45,29 +52,21 @@ def longest_answer(plan: TrainingPlan) -> int:
 
 def longest_wrapped_keys(plan: TrainingPlan) -> int:
     """Return a bound in bytes of the key maker's answer, which is relayed alone."""
-    return _envelope(_wrapped_keys(plan))
+    wrapped, sealed_key = _for_each(plan, WRAPPED_KEY_BYTES), _text(SEALED_KEY_BYTES)
+    return _envelope(
+        m.WrappedKeys(
+            **_bound(plan), acceptances_digest=_DIGEST, key_fingerprint=_DIGEST, sealed_key=sealed_key, wrapped=wrapped
+        )
+    )
 
 
 def _sealed_shares(plan: TrainingPlan) -> m.SealedShares:
     return m.SealedShares(**_bound(plan), roster_digest=_DIGEST, shares=_for_each(plan, SEALED_SHARES_BYTES))
 
 
-def _wrapped_keys(plan: TrainingPlan) -> m.WrappedKeys:
-    wrapped = _for_each(plan, WRAPPED_KEY_BYTES)
-    return m.WrappedKeys(**_bound(plan), acceptances_digest=_DIGEST, key_fingerprint=_DIGEST, wrapped=wrapped)
-
-
 def _share_delivery(plan: TrainingPlan) -> int:
     one = m.ShareDelivery(**_bound(plan), sealed_shares=("",))
     return _envelope(one, more=len(plan.members) * (_base64(_envelope(_sealed_shares(plan))) + 3))
-
-
-def _key_delivery(plan: TrainingPlan) -> int:
-    text = base64.b64encode(bytes(32)).decode()
-    accepted = m.Acceptance(**_bound(plan), plan_digest=_DIGEST, wrap_key=text, ledger_head=_DIGEST)
-    one = m.KeyDelivery(**_bound(plan), acceptances=("",), wrapped_keys="")
-    more = _base64(longest_wrapped_keys(plan)) + len(plan.members) * (_base64(_envelope(accepted)) + 3)
-    return _envelope(one, more=more)
 
 
 def _envelope(message: m.Bound, *, more: int = 0) -> int:
@@ -80,12 +79,15 @@ def _envelope(message: m.Bound, *, more: int = 0) -> int:
 
 
 def _for_each(plan: TrainingPlan, length: int) -> tuple[m.ToMember, ...]:
-    sealed = base64.b64encode(bytes(length)).decode()
-    return tuple(m.ToMember(member=name, sealed=sealed) for name in plan.names)
+    return tuple(m.ToMember(member=name, sealed=_text(length)) for name in plan.names)
 
 
 def _bound(plan: TrainingPlan) -> dict[str, Any]:
     return {"alliance": plan.alliance, "job": plan.job, "round": plan.rounds}
+
+
+def _text(length: int) -> str:
+    return base64.b64encode(bytes(length)).decode()
 
 
 def _base64(length: int) -> int:

@@ -15,6 +15,7 @@ shell has checked every signature, also of relayed envelopes.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.protocol.draw import checks_needed, drawn_verifiers
 from fl_alliance.protocol.ids import BlobRef, digest_of
+from fl_alliance.protocol.limits import SEALED_KEY_BYTES, WRAPPED_KEY_BYTES
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds.institution_words import (
     AddAgain,
@@ -167,7 +169,21 @@ def _key_delivery(state: Waiting, event: Asked) -> Transition:
     accepted = m.KeyRequest(**state.seat.bound, acceptances=request.acceptances)
     if keys.acceptances_digest != digest_of(encode(accepted)):
         return _refuse(state.seat, request, "NotAuthentic", "the keys were wrapped for other acceptances")
+    if no := _badly_wrapped(keys, state.seat.plan.names):
+        return _refuse(state.seat, request, "NotAuthentic", no)
     return _work(state.seat, state.memory, request, TakeAllianceKey(keys))
+
+
+def _badly_wrapped(keys: m.WrappedKeys, names: tuple[str, ...]) -> str:
+    """Return what no honest key maker writes: one wrap for each member, as long as all others, and no long rest."""
+    if tuple(to.member for to in keys.wrapped) != names:
+        return "the key is not wrapped to each member of the plan, in order"
+    lengths = {to.member: len(base64.b64decode(to.sealed)) for to in keys.wrapped}
+    if odd := [f"{name} {length}" for name, length in lengths.items() if length != WRAPPED_KEY_BYTES]:
+        return f"a wrapped key has {WRAPPED_KEY_BYTES} bytes, that of {odd[0]}"
+    if (length := len(base64.b64decode(keys.sealed_key))) > SEALED_KEY_BYTES:
+        return f"the sealed key has {length} bytes, at most {SEALED_KEY_BYTES}"
+    return ""
 
 
 def _round_opening(state: Waiting, event: Asked) -> Transition:
@@ -336,10 +352,15 @@ def _considered(s: Working, result: tuple[str, str]) -> Transition:
     return _answer(s.seat, s.memory, answer, *first)
 
 
-def _alliance_key_made(s: Working, result: tuple[str, tuple[m.ToMember, ...]]) -> Transition:
-    fingerprint, wrapped = result
-    digest = digest_of(encode(s.request))
-    answer = m.WrappedKeys(**s.seat.bound, acceptances_digest=digest, key_fingerprint=fingerprint, wrapped=wrapped)
+def _alliance_key_made(s: Working, result: tuple[str, str, tuple[m.ToMember, ...]]) -> Transition:
+    fingerprint, sealed_key, wrapped = result
+    answer = m.WrappedKeys(
+        **s.seat.bound,
+        acceptances_digest=digest_of(encode(s.request)),
+        key_fingerprint=fingerprint,
+        sealed_key=sealed_key,
+        wrapped=wrapped,
+    )
     return _answer(s.seat, s.memory, answer, "key-delivery")
 
 

@@ -65,14 +65,14 @@ class Consider:
 
 @dataclass(frozen=True)
 class MakeAllianceKey:
-    """Make the key of the job and wrap it to each member. Done(fingerprint, wrapped)."""
+    """Make the key of the job, seal it, wrap what opens it to each member. Done(fingerprint, sealed key, wrapped)."""
 
     acceptances: Mapping[str, m.Acceptance]
 
 
 @dataclass(frozen=True)
 class TakeAllianceKey:
-    """Unwrap the key of the job. Done(fingerprint)."""
+    """Unwrap what opens the key of the job, and open it. Done(fingerprint)."""
 
     keys: m.WrappedKeys
 

@@ -47,23 +47,22 @@ def test_without_the_check_of_seats_the_coordinator_makes_the_alliance_key(monke
     real, digest = with_a_seat(wire, "coordinator"), digest_of(wire.plan_envelope)
     accepted = wire.ask_all(wire.proposal(), real)
     _, public = keywrap.generate_wrap_key()
-    mine = m.Acceptance(**wire.bound, plan_digest=digest, wrap_key=text(public), ledger_head=digest)
-    accepted["coordinator"] = wire.sign("coordinator", mine)
+    own = m.Acceptance(**wire.bound, plan_digest=digest, wrap_key=text(public), ledger_head=digest)
+    accepted["coordinator"] = wire.sign("coordinator", own)
     key = cipher.AllianceKey.generate(sum_parameters(members=4, bits=BITS))
     request = m.KeyRequest(**wire.bound, acceptances=relay(accepted))
+    content_key, sealed = keywrap.seal_key(key.to_bytes(), wire.info("alliance-key", key.fingerprint()))
     wrapped = []
     for name in sorted(accepted):
         _, answer = mail.read_answer(wire.address, base64.b64decode(accepted[name]))
-        info = f"fl-alliance/1|alliance-key|{wire.plan.alliance}|{wire.plan.job}|{digest}|{name}"
-        wrapped.append(
-            m.ToMember(
-                member=name, sealed=text(keywrap.wrap_key(key.to_bytes(), base64.b64decode(answer.wrap_key), info))
-            )
-        )
+        public = base64.b64decode(answer.wrap_key)
+        mine = keywrap.wrap_key(content_key, public, wire.info("content-key", name))
+        wrapped.append(m.ToMember(member=name, sealed=text(mine)))
     keys = m.WrappedKeys(
         **wire.bound,
         acceptances_digest=digest_of(encode(request)),
         key_fingerprint=key.fingerprint(),
+        sealed_key=text(sealed),
         wrapped=tuple(wrapped),
     )
     delivery = m.KeyDelivery(**wire.bound, acceptances=relay(accepted), wrapped_keys=wire.sign("coordinator", keys))

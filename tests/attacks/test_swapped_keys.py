@@ -66,11 +66,12 @@ class Middle:
         genuine = wire.answer(m.Acceptance, whose)
         accepted[whose] = self.forge(whose, genuine.model_copy(update={"wrap_key": text(public)}))
         envelope = wire.ask(wire.names[0], m.KeyRequest(**wire.bound, acceptances=relay(accepted)))
-        wrapped = {to.member: to.sealed for to in wire.answer(m.WrappedKeys, wire.names[0]).wrapped}
-        info = (
-            f"fl-alliance/1|alliance-key|{wire.plan.alliance}|{wire.plan.job}|{digest_of(wire.plan_envelope)}|{whose}"
+        keys = wire.answer(m.WrappedKeys, wire.names[0])
+        wrapped = {to.member: base64.b64decode(to.sealed) for to in keys.wrapped}
+        content_key = keywrap.unwrap_key(wrapped[whose], private, wire.info("content-key", whose))
+        self.alliance_key = keywrap.open_key(
+            base64.b64decode(keys.sealed_key), content_key, wire.info("alliance-key", keys.key_fingerprint)
         )
-        self.alliance_key = keywrap.unwrap_key(base64.b64decode(wrapped[whose]), private, info)
         wire.ask(wire.victim, m.KeyDelivery(**wire.bound, acceptances=relay(accepted), wrapped_keys=envelope))
 
     def swap_round_keys(self) -> None:

@@ -196,10 +196,23 @@ class Wire:
 
     def start(self) -> None:
         """Everybody accepts and gets the alliance key."""
-        accepted = self.ask_all(self.proposal())
-        wrapped = self.ask(self.names[0], m.KeyRequest(**self.bound, acceptances=relay(accepted)))
-        self.ask_all(m.KeyDelivery(**self.bound, acceptances=relay(accepted), wrapped_keys=wrapped))
+        wrapped = self.wrapped_keys()
+        self.ask_all(self.key_delivery(wrapped))
         self.alliance_key = self.desks[self.names[0]]._key
+
+    def wrapped_keys(self) -> str:
+        """Everybody accepts; return the key maker's envelope."""
+        accepted = self.ask_all(self.proposal())
+        return self.ask(self.names[0], m.KeyRequest(**self.bound, acceptances=relay(accepted)))
+
+    def key_delivery(self, wrapped: str) -> m.KeyDelivery:
+        accepted = relay(self.said["acceptance", 0])
+        return m.KeyDelivery(**self.bound, acceptances=accepted, wrapped_keys=wrapped)
+
+    def info(self, purpose: str, whose: str) -> str:
+        """Return what the alliance key and its content key are bound to (SPEC, section 6)."""
+        plan, digest = self.plan, digest_of(self.plan_envelope)
+        return f"fl-alliance/1|{purpose}|{plan.alliance}|{plan.job}|{digest}|{whose}"
 
     def proposal(self) -> m.Proposal:
         plan, members = (base64.b64encode(data).decode() for data in (self.plan_envelope, self.members_envelope))

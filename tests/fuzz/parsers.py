@@ -149,6 +149,7 @@ def sealed() -> list[Parser]:
         revealed[name] = shares.reveal_shares(pairs, lists, me=name, group_secret=secret, context=CONTEXT)
     revealing = key_for("revealed-shares", secret, CONTEXT, sender, lists.digest)
     private, public = keywrap.generate_wrap_key()
+    content_key, sealed_key = keywrap.seal_key(b"k" * 100, "i")
 
     def opened(data: bytes) -> object:
         return shares.open_shares({sender: data}, **house.session(me))
@@ -176,9 +177,11 @@ def sealed() -> list[Parser]:
         ),
         Parser(
             "alliance key: unwrap",
-            [keywrap.wrap_key(b"k" * 32, public, "i")],
+            [keywrap.wrap_key(content_key, public, "i")],
             lambda data: keywrap.unwrap_key(data, private, "i"),
         ),
+        Parser("alliance key: open", [sealed_key], lambda data: keywrap.open_key(data, content_key, "i")),
+        Parser("alliance key: content key", [content_key], lambda data: keywrap.open_key(sealed_key, data, "i")),
         Parser("round keys", [bytes(32)], lambda data: masks.RoundPublic(mask=data, channel=data)),
     ]
 

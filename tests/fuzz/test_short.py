@@ -18,8 +18,8 @@ NAMES = (
     "request", "answer", "envelope", "mail: request", "mail: answer", "mail: first proposal", "mail: request by a liar",
     "mail: answer by a liar", "statement", "document: peek", "document: by a liar", "manifest", "manifest by a liar",
     "public key", "envelope of the specification", "shares: open", "shares: open, by a liar", "shares: recover",
-    "shares: recover, by a liar", "alliance key: unwrap", "round keys", "frame", "cipher: upload",
-    "cipher: inside an upload", "cipher: inside a sum", "cipher: alliance key",
+    "shares: recover, by a liar", "alliance key: unwrap", "alliance key: open", "alliance key: content key",
+    "round keys", "frame", "cipher: upload", "cipher: inside an upload", "cipher: inside a sum", "cipher: alliance key",
 )  # fmt: skip
 
 

@@ -73,6 +73,14 @@ def wrap_key(result: tuple[bytes, bytes], *_: Any) -> Notes:
     return {"wrap key": result[0]}
 
 
+def content_key(result: tuple[bytes, bytes], *_: Any) -> Notes:
+    return {"content key": result[0]}
+
+
+def unwrapped(result: bytes, *_: Any) -> Notes:
+    return {"unwrapped key": result}
+
+
 def shares(result: list[tuple[int, bytes]], *_: Any) -> Notes:
     return {f"share {index}": share for index, share in result}
 
@@ -91,6 +99,8 @@ def main() -> None:
     spy(cipher.AllianceKey, "generate", alliance_key, write)
     spy(masks.RoundSecrets, "generate", round_secrets, write)
     spy(keywrap, "generate_wrap_key", wrap_key, write)
+    spy(keywrap, "seal_key", content_key, write)
+    spy(keywrap, "unwrap_key", unwrapped, write)
     spy(Shamir, "split", shares, write)
     naked = path.with_name(f"{path.name}.naked")
     off_when(naked, desk.masks, "add_masks", lambda slots: slots)

@@ -247,8 +247,8 @@ def test_a_plan_whose_messages_would_be_too_long_is_refused_when_it_is_proposed(
 ):
     alliance = build()
     second = alliance.plan.model_copy(update={"job": "job-2"})
-    monkeypatch.setattr(sizes, "MAX_MESSAGE_BYTES", 300_000)
-    with pytest.raises(BadPlan, match="members: with 3 of them a key-delivery has"):
+    monkeypatch.setattr(sizes, "MAX_MESSAGE_BYTES", 3_000)
+    with pytest.raises(BadPlan, match="members: with 3 of them a share-delivery has"):
         wiring.propose(alliance.folder / "coordinator", second)
     assert not (alliance.folder / "coordinator" / "jobs" / "job-2").exists()
 

@@ -26,7 +26,8 @@ from tests.parties.processes import ROOT, Party, replies
 
 WHAT = (
     "update in float64", "update in float32", "packed update", "digits", "digits of 16 bits", "sum", "alliance key",
-    "mask seed", "self seed", "channel key", "mask key", "wrap key", "share 1", "share 2", "share 3",
+    "mask seed", "self seed", "channel key", "mask key", "wrap key", "content key", "unwrapped key", "share 1",
+    "share 2", "share 3",
 )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_no_update_sum_or_key_is_among_the_bytes_that_the_coordinator_receives_s
     secrets = noted(spied)
     for what in WHAT:
         sites = {name for name in SITES if any(f"{name}: {what} " in secret for secret in secrets)}
-        assert sites == ({"clinic"} if what == "alliance key" else set(SITES)), what
+        assert sites == ({"clinic"} if what in {"alliance key", "content key"} else set(SITES)), what
     for name in SITES:
         secrets |= private_keys(spied.folder / name)
     needles = Needles(secrets)

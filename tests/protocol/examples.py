@@ -42,7 +42,9 @@ MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
     "proposal.first": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=None),
     "acceptance": m.Acceptance(**JOB, plan_digest=digest(1), wrap_key=text(bytes(range(32))), ledger_head=digest(2)),
     "key-request": m.KeyRequest(**JOB, acceptances=ENVELOPES),
-    "wrapped-keys": m.WrappedKeys(**JOB, acceptances_digest=digest(3), key_fingerprint=digest(4), wrapped=FOR_EACH),
+    "wrapped-keys": m.WrappedKeys(
+        **JOB, acceptances_digest=digest(3), key_fingerprint=digest(4), sealed_key=text(b"{sealed}"), wrapped=FOR_EACH
+    ),
     "key-delivery": m.KeyDelivery(**JOB, acceptances=ENVELOPES, wrapped_keys=text(b"{wrapped}")),
     "key-accepted": m.KeyAccepted(**JOB, key_fingerprint=digest(4)),
     "round-opening": m.RoundOpening(**ROUND, previous_record=digest(5)),

@@ -297,7 +297,8 @@ def test_limits_are_the_stated_ones() -> None:
     stated = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert stated == {
         "MAX_MESSAGE_BYTES": 8 << 20,
-        "WRAPPED_KEY_BYTES": 33_000,
+        "SEALED_KEY_BYTES": 33_000,
+        "WRAPPED_KEY_BYTES": 80,
         "SEALED_SHARES_BYTES": 62,
         "MAX_BLOB_BYTES": 4 << 30,
         "MAX_MEMBERS": 1000,

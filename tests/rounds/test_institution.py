@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from typing import Any
 
@@ -72,6 +73,42 @@ def test_a_failed_charge_stops_before_any_record_is_read():
     state, effects = i.step(state, i.Failed("BudgetExceeded", "epsilon_per_job is 8"))
     assert isinstance(state, i.Over)
     assert not any(isinstance(effect, i.Train) for effect in effects)
+
+
+def wraps(*members: str, length: int = 80) -> dict[str, Any]:
+    text = base64.b64encode(bytes(length)).decode()
+    return {"wrapped": tuple(m.ToMember(member=name, sealed=text) for name in members)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (wraps("ants", "bees"), "not wrapped to each member of the plan, in order"),
+        (wraps("bees", "cats"), "not wrapped to each member of the plan, in order"),
+        (wraps("ants", "bees", "bees"), "not wrapped to each member of the plan, in order"),
+        (wraps("ants", "ants", "bees", "cats"), "not wrapped to each member of the plan, in order"),
+        (wraps("ants", "bees", "cats", "dogs"), "not wrapped to each member of the plan, in order"),
+        (wraps("cats", "bees", "ants"), "not wrapped to each member of the plan, in order"),
+        (wraps("ants", "bees", "cats", length=79), "a wrapped key has 80 bytes, that of ants 79"),
+        (wraps("ants", "bees", "cats", length=81), "a wrapped key has 80 bytes, that of ants 81"),
+        (wraps("ants", "bees", "cats", length=32_914), "a wrapped key has 80 bytes, that of ants 32914"),
+        ({"wrapped": (*wraps("ants")["wrapped"], *wraps("bees", "cats", length=0)["wrapped"])}, "that of bees 0"),
+        ({"sealed_key": base64.b64encode(bytes(33_001)).decode()}, "the sealed key has 33001 bytes, at most 33000"),
+    ],
+)
+def test_keys_that_no_honest_key_maker_wraps_are_refused_unopened(changes: dict[str, Any], reason: str):
+    """The shell has checked the signature: these are the key maker's own words."""
+    play, event = play_until_asked("key-delivery")
+    refusal = refusal_of(play, replaced(event, "ants", **changes))
+    assert (refusal.error, reason in refusal.reason) == ("NotAuthentic", True), refusal.reason
+    assert did(play, i.TakeAllianceKey) == 0
+
+
+def test_a_sealed_key_of_the_greatest_length_is_opened():
+    play, event = play_until_asked("key-delivery")
+    longest = base64.b64encode(bytes(33_000)).decode()
+    assert isinstance(play.houses["ants"].take(replaced(event, "ants", sealed_key=longest)), m.KeyAccepted)
+    assert did(play, i.TakeAllianceKey) == 1
 
 
 def test_a_roster_that_others_did_not_sign_is_refused_before_the_charge():

@@ -63,6 +63,9 @@ class First:
     def unwrap(self, wrapped: bytes, private: bytes, info: str) -> bytes:
         return keywrap.unwrap_key(wrapped, private, info)
 
+    def open_key(self, sealed: bytes, content_key: bytes, info: str) -> bytes:
+        return keywrap.open_key(sealed, content_key, info)
+
     def fingerprint(self, key: bytes) -> str:
         return cipher.AllianceKey(key).fingerprint()
 
@@ -113,6 +116,9 @@ class Second:
 
     def unwrap(self, wrapped: bytes, private: bytes, info: str) -> bytes:
         return second.unwrap(wrapped, private, info)
+
+    def open_key(self, sealed: bytes, content_key: bytes, info: str) -> bytes:
+        return second.open_key(sealed, content_key, info)
 
     def fingerprint(self, key: bytes) -> str:
         return second.fingerprint(key)

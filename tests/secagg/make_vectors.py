@@ -183,9 +183,22 @@ def frames() -> Any:
 
 def key_wrap() -> Any:
     private = drawn_bytes("wrap", 32)
-    key, info = drawn_bytes("alliance key", 100), f"fl-alliance/1|alliance-key|clinics|nouns-7|{digest_of(b'')}|lagos"
-    wrapped = keywrap.wrap_key(key, derive.public_of(private), info)
-    return {"private": private.hex(), "info": info, "wrapped": wrapped.hex(), "key": key.hex()}
+    key, job = cipher.AllianceKey(drawn_bytes("alliance key", 100)), f"clinics|nouns-7|{digest_of(b'')}"
+    wrap_info, seal_info = (
+        f"fl-alliance/1|{bound}" for bound in (f"content-key|{job}|lagos", f"alliance-key|{job}|{key.fingerprint()}")
+    )
+    content_key, sealed = keywrap.seal_key(key.to_bytes(), seal_info)
+    wrapped = keywrap.wrap_key(content_key, derive.public_of(private), wrap_info)
+    return {
+        "private": private.hex(),
+        "wrap_info": wrap_info,
+        "wrapped": wrapped.hex(),
+        "content_key": content_key.hex(),
+        "seal_info": seal_info,
+        "sealed": sealed.hex(),
+        "key": key.to_bytes().hex(),
+        "fingerprint": key.fingerprint(),
+    }
 
 
 # ---- a whole round of four members, one of whom vanishes before its upload

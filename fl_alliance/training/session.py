@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from opacus.accountants import RDPAccountant
 
 from fl_alliance.errors import BadPlan
@@ -18,6 +17,7 @@ from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss
 from fl_alliance.training.dp import UnitOptimizer, forget_passes
 from fl_alliance.training.encode import collate, encode_units, pad_id
+from fl_alliance.training.gradients import UnitGradients
 from fl_alliance.training.model import (
     adapter_size,
     adapter_vector,
@@ -77,7 +77,7 @@ class TrainingSession:
         self._plan = plan
         self._member = member
         self._limits = performance.limits(adapter_size(self.model), base.config.vocab_size)
-        self._hooks = GradSampleModule(self.model, loss_reduction="sum")
+        self._hooks = UnitGradients(self.model)
         self._accountant = RDPAccountant()
         self._random = SecretRandom()
         self._vector = adapter_vector(self.model)
@@ -167,10 +167,12 @@ class TrainingSession:
     def _step(self, optimizer: UnitOptimizer, sample: Sequence[Unit]) -> None:
         for group in groups(sample, *self._limits):
             self._backward(group)
-            optimizer.accumulate(group.unit_of_row, group.units)
+            optimizer.accumulate(group.units)
         optimizer.release()
 
     def _backward(self, group: Group) -> None:
         pad = pad_id(self.tokenizer)
-        for rows in group.passes:
+        owners = torch.split(group.unit_of_row, [len(rows) for rows in group.passes])
+        for rows, unit_of_row in zip(group.passes, owners, strict=True):
+            self._hooks.expect(unit_of_row, group.units)
             summed_loss(self.model, collate(rows, pad)).backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fl_alliance.protocol.plan import Member
 from fl_alliance.training.dp import MARGIN, UnitOptimizer, clip_rows
+from fl_alliance.training.gradients import add_by_unit
 from fl_alliance.training.noise import SecretRandom
 from tests.training import tiny
 
@@ -91,8 +92,8 @@ def optimizer_of(folder: Path, size: int = 3) -> tuple[UnitOptimizer, torch.nn.P
 
 def moved(optimizer: UnitOptimizer, parameter: torch.nn.Parameter, batches: list[tuple[Tensor, Tensor, int]]) -> Tensor:
     for rows, owner, units in batches:
-        parameter.grad_sample = rows  # type: ignore[attr-defined]
-        optimizer.accumulate(owner, units)
+        parameter.grad_sample = add_by_unit(None, rows, owner, units)  # type: ignore[attr-defined]
+        optimizer.accumulate(units)
     optimizer.release()
     return -parameter.detach()
 

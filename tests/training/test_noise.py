@@ -15,7 +15,7 @@ from scipy import stats
 from transformers import set_seed
 
 from fl_alliance.protocol.plan import Member, OptimizerPlan
-from fl_alliance.training.noise import SecretRandom
+from fl_alliance.training.noise import PIECE, SecretRandom
 from fl_alliance.training.session import TrainingSession
 from tests.training import tiny
 
@@ -119,6 +119,17 @@ def test_draws_within_a_run_are_independent() -> None:
     pairs = [(first, second), (first[:half], first[half:]), (first[:-1], first[1:]), (first**2, second**2)]
     pairs += [(first[:half] ** 2, first[half:] ** 2)]
     for one, other in pairs:
+        assert abs(stats.pearsonr(one, other).statistic) < 6 / math.sqrt(len(one))
+
+
+def test_pieces_of_a_long_draw_are_independent_and_each_has_the_scale() -> None:
+    """Noise is made in pieces: the last one may be short, and none may repeat another."""
+    drawn = SecretRandom().noise(2 * PIECE + 5001, 3.0)
+    first, second, last = drawn[:PIECE], drawn[PIECE : 2 * PIECE], drawn[2 * PIECE :]
+    for part in (first, second, last):
+        require_normal_of(part, 3.0)
+    assert len(set(drawn.tolist())) == len(drawn)
+    for one, other in ((first, second), (first[: len(last)], last)):
         assert abs(stats.pearsonr(one, other).statistic) < 6 / math.sqrt(len(one))
 
 

@@ -1,6 +1,6 @@
 """Does the one-run audit find missing noise? The demo's model and plan, at a claim that the audit could refute.
 
-    python -m bench.empirical [--canaries N] [--json FILE]
+    python -m bench.empirical [--canaries N] [--json FILE] [--markdown FILE]
 
 Four runs, each with coins of its own: all of the plan's noise, a quarter of it, a tenth, none. The last are trainings
 that claim what they do not keep. Sigma is the least with which the claim holds (`fl-alliance plan suggest`).
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
-import time
 import tomllib
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import torch
 
+from bench.figures import Column, Line, Report, Row, Stopwatch, number, publish
 from fl_alliance.parties.demo.settings import DemoSettings, make_plan
 from fl_alliance.parties.empirical import AuditResult, AuditSettings, audit
-from fl_alliance.parties.files import write_atomically
 from fl_alliance.privacy.planner import least_noise
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.plan import TrainingPlan
@@ -30,31 +29,54 @@ from fl_alliance.training.base import quiet
 DEMO = Path(__file__).parents[1] / "deploy" / "demo"
 MEMBER = "science-school"
 CLAIM, RATE, ROUNDS, STEPS = Decimal(2), Decimal("0.7"), 2, 2
+COLUMNS = (
+    Column("noise", "noise, of\nthe plan's", ".2f"),
+    Column("guesses", "guesses", "d"),
+    Column("right", "right", "d"),
+    Column("bound", "epsilon\nat least", ".2f"),
+    Column("claimed", "at most\n(PLD)", ".2f"),
+    Column("ceiling", "this audit\nat most", ".2f"),
+    Column("cpu", "CPU s", ".0f"),
+)
 PARTS = (Decimal(1), Decimal("0.25"), Decimal("0.1"), Decimal(0))
 
 
 def main() -> None:
-    """Run the audits and print one table."""
+    """Run the audits and publish one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--canaries", type=int, default=1000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     quiet()
     plan = plan_with(CLAIM)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads of torch; sigma {plan.privacy.noise_multiplier}\n")
-    print("| noise | guesses | right | epsilon at least | at most (PLD) | this audit's most | CPU s |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
     rows = []
     with tempfile.TemporaryDirectory() as home:
         configure(Path(home))
         for part in PARTS:
-            start = time.process_time()
-            result = audit(Path(home), plan, AuditSettings(canaries=arguments.canaries, noise_part=part))
-            rows.append((result, time.process_time() - start))
-            print(row_of(*rows[-1]), flush=True)
-    if arguments.json is not None:
-        told = [{**json.loads(result.json()), "cpu_seconds": round(seconds, 1)} for result, seconds in rows]
-        write_atomically(arguments.json, (json.dumps(told, indent=2) + "\n").encode(), mode=0o644)
+            watch = Stopwatch()
+            with watch.step("audit"):
+                result = audit(Path(home), plan, AuditSettings(canaries=arguments.canaries, noise_part=part))
+            rows.append(row_of(result, watch.seconds["audit"]))
+    publish(report_of(rows, plan), json_file=arguments.json, markdown_file=arguments.markdown)
+
+
+def report_of(rows: Sequence[Row], plan: TrainingPlan) -> Report:
+    """Return the table with the two promises."""
+    true, bare = rows[0], rows[-1]
+    return Report(
+        bench="empirical",
+        title=f"One-run audit: a claim of epsilon {CLAIM}, kept and not kept",
+        columns=COLUMNS,
+        rows=rows,
+        lines=(
+            Line(what="epsilon shown, all of the noise", value=number(true, "bound"), limit=number(true, "claimed")),
+            Line(what="epsilon shown, no noise", value=number(bare, "bound"), limit=3, relation=">="),
+        ),
+        notes=("CPU s: CPU seconds of the whole audit. at least: at 95 % confidence.",),
+        packages=("torch", "opacus", "dp-accounting"),
+        settings=plan.privacy.model_dump() | {"rounds": plan.rounds},
+    )
 
 
 def plan_with(claim: Decimal) -> TrainingPlan:
@@ -85,11 +107,17 @@ answer_column = "answer"
     (home / "institution.toml").write_text(text)
 
 
-def row_of(result: AuditResult, seconds: float) -> str:
+def row_of(result: AuditResult, seconds: float) -> Row:
     """Return a line of the table."""
-    guesses = result.guesses
-    cells = (f"{result.noise_part:f}", guesses.made, guesses.right, result.bound, result.claimed, result.ceiling)
-    return "| " + " | ".join(map(str, cells)) + f" | {seconds:.0f} |"
+    return {
+        "noise": float(result.noise_part),
+        "guesses": result.guesses.made,
+        "right": result.guesses.right,
+        "bound": float(result.bound),
+        "claimed": float(result.claimed),
+        "ceiling": float(result.ceiling),
+        "cpu": seconds,
+    }
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fl_alliance.errors import BadConfig, MalformedMessage, NotAuthentic, StoreFailed
 from fl_alliance.protocol.ids import Base64, digest_of
@@ -85,6 +86,11 @@ class IdentityKey:
     def public_text(self) -> str:
         """The public key in base64, as documents carry it."""
         return base64.b64encode(self.public).decode()
+
+    def derived_key(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that follow from this key and `purpose` (HKDF-SHA256, RFC 5869)."""
+        info = f"fl-alliance/1|derived|{purpose}".encode()
+        return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(self._key.private_bytes_raw())
 
     @property
     def keyid(self) -> str:

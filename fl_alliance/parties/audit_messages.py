@@ -54,7 +54,7 @@ def check_messages(record: RoundRecord, plan: TrainingPlan, evidence: Evidence) 
     _check_sum(record, plan, said, survivors, evidence)
     for name in record.votes:  # each is among those who revealed: `_check_nested`
         vote = _of(said, m.AdapterVote, name, evidence)
-        agreed = {"sum_digest": record.sum_digest, "adapter_digest": record.adapter_digest}
+        agreed = {"sum_digest": record.sum_digest, "adapter_digest": record.adapter_digest, "score": record.score}
         _require(vote, agreed, name, evidence)
     return len(said)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from fl_alliance.errors import NotAuthentic
 from fl_alliance.privacy.accountant import PldAccountant
-from fl_alliance.privacy.events import event_of, to_wire
+from fl_alliance.privacy.events import evaluation_event_of, event_of, to_wire
 from fl_alliance.privacy.ledger import Ledger, of_job, spent, year_before
 from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, RoundRecord
+from fl_alliance.protocol.evaluation import ended
 from fl_alliance.protocol.plan import TrainingPlan
 
 
@@ -22,7 +23,8 @@ def require_same(named: Mapping[str, tuple[object, object]]) -> None:
 
 def charges_of(plan: TrainingPlan, plan_digest: str, ledger: Ledger) -> dict[str, LedgerEntry]:
     """Return this job's charges by envelope digest; each must be what the plan does in a round."""
-    wire = to_wire(event_of(plan))
+    wire, scoring = to_wire(event_of(plan)), evaluation_event_of(plan)
+    evaluation = None if scoring is None else to_wire(scoring)
     charges = {}
     for entry, digest in zip(ledger.entries, ledger.digests, strict=True):
         if (entry.alliance, entry.job) != (plan.alliance, plan.job):
@@ -33,6 +35,7 @@ def charges_of(plan: TrainingPlan, plan_digest: str, ledger: Ledger) -> dict[str
             ("unit", entry.unit, plan.privacy.unit),
             ("delta", entry.delta, plan.privacy.delta),
             ("event", entry.event, wire),
+            ("evaluation", entry.evaluation, evaluation),
         ):
             if said != right:
                 raise NotAuthentic(f"entry {entry.sequence}: {name} is {said}, the plan's is {right}")
@@ -58,6 +61,17 @@ def check_record(record: RoundRecord, plan: TrainingPlan, plan_digest: str, numb
         raise NotAuthentic(f"{len(record.uploads)} uploads, the plan sums {plan.fewest} at least")
     if len(record.votes) < plan.quorum:
         raise NotAuthentic(f"{len(record.votes)} votes, the quorum is {plan.quorum}")
+
+
+def check_ending(plan: TrainingPlan, records: Sequence[RoundRecord]) -> None:
+    """Rounds have scores if and only if the plan evaluates, and the job ended where they say, not elsewhere."""
+    scores = [record.score for record in records]
+    for record in records:
+        if (record.score is None) != (plan.evaluation is None):
+            raise NotAuthentic(f"round {record.round}: score is {record.score}, against the plan's evaluation")
+    for count in range(1, len(scores) + 1):
+        if ended(plan, scores[:count]) != (count == len(scores)):
+            raise NotAuthentic(f"holds {len(scores)} rounds; by the plan and the scores the job did not end there")
 
 
 def check_charged(record: RoundRecord, ledger: Ledger, charges: Mapping[str, LedgerEntry]) -> None:

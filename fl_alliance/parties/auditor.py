@@ -29,7 +29,14 @@ from fl_alliance.evidence.bundle import MANIFEST, check_manifest
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
-from fl_alliance.parties.audit_rules import charges_of, check_caps, check_charged, check_record, require_same
+from fl_alliance.parties.audit_rules import (
+    charges_of,
+    check_caps,
+    check_charged,
+    check_ending,
+    check_record,
+    require_same,
+)
 from fl_alliance.parties.mail import Address
 from fl_alliance.privacy.ledger import Ledger, check_partners, check_plan_terms, of_job, verify_chain
 from fl_alliance.privacy.report import Costs, costs_of
@@ -110,7 +117,7 @@ class _Audit:
             unit=plan.privacy.unit,
             root=digest_of(root_key),
             root_compared=root is not None,
-            rounds=plan.rounds,
+            rounds=len(records),
             charges=len(of_job(ledger.entries, plan.alliance, plan.job)),
             delta=Decimal(report.delta),
             costs=costs,
@@ -206,11 +213,11 @@ class _Audit:
             charges = charges_of(plan, plan_digest, ledger)
         with _step(7, "rounds"):
             found = sorted(path.name for path in (self._folder / "rounds").glob("*"))
-            expected = [f"{number:04d}" for number in range(1, plan.rounds + 1)]
-            if found != expected:
+            count = plan.rounds if plan.evaluation is None else min(len(found), plan.rounds)
+            if found != [f"{number:04d}" for number in range(1, count + 1)]:
                 raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
         key, records, previous = public_key_of(members.coordinator.identity), [], None
-        for number in range(1, plan.rounds + 1):
+        for number in range(1, count + 1):
             name = f"rounds/{number:04d}/record.dsse.json"
             with _step(7, name):
                 data = self._read(name)
@@ -219,6 +226,8 @@ class _Audit:
                 check_charged(record, ledger, charges)
             previous = digest_of(data)
             records.append(record)
+        with _step(7, "rounds"):
+            check_ending(plan, records)
         self._say(f"(7) rounds: {len(records)} records, chained; each was charged before its upload")
         return tuple(records)
 

@@ -201,6 +201,7 @@ class Coordinator:
             sum_digest=effect.sum.digest,
             sum_length=effect.sum.length,
             adapter_digest=effect.adapter_digest,
+            score=effect.score,
             ledger_heads=tuple(LedgerHead(member=n, head=h) for n, h in sorted(effect.ledger_heads.items())),
             votes=effect.votes,
             previous_record=effect.previous_record,

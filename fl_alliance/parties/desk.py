@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.heads import heads_in_evidence
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import AllianceMembers
+from fl_alliance.protocol.evaluation import score_of
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.protocol.ports import Blobs
@@ -47,7 +49,10 @@ class Trainer(Protocol):
         """The adapter's trained parameters, shape (d,)."""
 
     def train_round(self) -> Vector:
-        """Read the records, take the plan's noised steps, return the update, shape (d,)."""
+        """Read the records, take the plan's noised steps, return the update, shape (d,).
+
+        Where the plan evaluates, (d + 1,): last the coordinate of the noised score of the adapter as it was before.
+        """
 
     def apply(self, mean_update: Vector) -> None:
         """Move the adapter by the mean of the members' updates, shape (d,)."""
@@ -71,6 +76,11 @@ class Home:
     def adapter(self) -> Path:
         """The released adapter, a PEFT folder."""
         return self.job / "adapter"
+
+    @property
+    def best_adapter(self) -> Path:
+        """The released adapter with the best private score so far; only where the plan evaluates."""
+        return self.job / "best-adapter"
 
     def round(self, number: int) -> Path:
         """Evidence of one round."""
@@ -107,6 +117,7 @@ class InstitutionDesk:
         self._update: Vector | None = None
         self._total = b""
         self._digest = ""
+        self._best: Decimal | None = None
 
     # ---- what the shell hands in
 
@@ -165,7 +176,11 @@ class InstitutionDesk:
 
     @property
     def _slots(self) -> int:
-        return self._parameters.slots(len(self._model.vector))
+        return self._parameters.slots(self._coordinates)
+
+    @property
+    def _coordinates(self) -> int:
+        return len(self._model.vector) + (self.plan.evaluation is not None)
 
     # ---- before the first round
 
@@ -269,17 +284,19 @@ class InstitutionDesk:
             self._total = total.to_bytes()
         return blob_ref(self._total)
 
-    def _open_sum(self, work: machine.OpenSum) -> str:
-        """Decrypt, take off what is left of the masks, unpack, dequantise, apply the plain mean."""
+    def _open_sum(self, work: machine.OpenSum) -> tuple[str, str | None]:
+        """Decrypt, take off what is left of the masks, unpack, dequantise, apply the plain mean; read the score."""
         plan, parameters = self.plan, self._parameters
         total = self._unmasked(work)
-        digits = packing.unpack(total, parameters, len(self._model.vector))
+        digits = packing.unpack(total, parameters, self._coordinates)
         added = fixedpoint.dequantise_sum(
             digits, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits, members=len(work.survivors)
         )
-        self._model.apply(added / len(work.survivors))
+        mean, size = added / len(work.survivors), len(self._model.vector)
+        score = None if plan.evaluation is None else score_of(float(mean[size]), plan)
+        self._model.apply(mean[:size])
         self._total, self._secrets = b"", None
-        return self._model.save(self._candidate)
+        return self._model.save(self._candidate), score
 
     def _unmasked(self, work: machine.OpenSum) -> NDArray[np.uint64]:
         context, bits = _there(self._context, "round"), self._parameters.modulus_bits
@@ -315,6 +332,7 @@ class InstitutionDesk:
 
     def _keep(self, work: machine.Keep) -> tuple[str | None, BlobRef | None]:
         """Release the adapter that the quorum signed; after the last round write the report."""
+        self._keep_best(work.record.score)
         _replace_folder(self._candidate, self.home.adapter)
         if not work.last:
             return None, None
@@ -325,6 +343,17 @@ class InstitutionDesk:
             adapter = blob_ref(data)
             self._blobs.put(adapter, [data])
         return report, adapter
+
+    def _keep_best(self, score: str | None) -> None:
+        """Copy the adapter with which the round began, if none before it has a better score."""
+        if score is None or (self._best is not None and Decimal(score) >= self._best):
+            return
+        self._best = Decimal(score)
+        if self.home.adapter.exists():  # not in round 1: that score is the base's
+            half = self.home.job / "best-half"
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(self.home.adapter, half)
+            _replace_folder(half, self.home.best_adapter)
 
     def _session(self) -> dict[str, Any]:
         """What every local step of the masking protocol needs."""

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_alliance.parties.config import DataConfig, InstitutionConfig
+from fl_alliance.protocol.evaluation import coordinate_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Performance
 from fl_alliance.training.model import adapter_digest
-from fl_alliance.training.records import Records, RecordSource, load_records
+from fl_alliance.training.records import Records, RecordSource, load_records, split_units
 from fl_alliance.training.session import TrainingSession
 
 Vector = NDArray[np.float64]
@@ -22,13 +23,19 @@ class QwenTrainer:
     """`desk.Trainer` over `training`. The records are read when the first round trains, and not before."""
 
     def __init__(
-        self, config: InstitutionConfig, base: Path, plan: TrainingPlan, step: Callable[[int, int], None] | None = None
+        self,
+        config: InstitutionConfig,
+        base: Path,
+        plan: TrainingPlan,
+        split_key: bytes,
+        step: Callable[[int, int], None] | None = None,
     ) -> None:
         self._session = TrainingSession(
             base / config.model_folder, plan, config.name, Performance(threads=config.threads)
         )
         self._source, self._step = record_source(config.data, base), step
-        self._records: Records | None = None
+        self._plan, self._split_key = plan, split_key
+        self._records: tuple[Records, Records] | None = None
 
     @property
     def vector(self) -> Vector:
@@ -36,10 +43,18 @@ class QwenTrainer:
         return self._session.vector
 
     def train_round(self) -> Vector:
-        """Read the records if they are not here yet, train, return the noised update, shape (d,)."""
+        """Read the records if they are not here yet, train, return the noised update, shape (d,).
+
+        Where the plan evaluates, (d + 1,): the adapter is scored first, on the units that are held out.
+        """
         if self._records is None:
-            self._records = load_records(self._source)
-        return self._session.train_round(self._records, self._step).update
+            share = float(self._plan.evaluation.heldout) if self._plan.evaluation else 0.0
+            self._records = split_units(load_records(self._source), share, self._split_key)
+        train, heldout = self._records
+        if self._plan.evaluation is None:
+            return self._session.train_round(train, self._step).update
+        score = coordinate_of(self._session.evaluate(heldout), self._plan)
+        return np.append(self._session.train_round(train, self._step).update, score)
 
     def apply(self, mean_update: Vector) -> None:
         """Move the adapter by the mean of the members' updates."""

@@ -189,6 +189,11 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
         dataset_digest=lambda: dataset_digest(home / config.data.path),
     )
 
+    split = identity.derived_key(f"held-out units|{config.data.name}")
+
+    def step(done: int, steps: int) -> None:
+        tell(f"step {done}/{steps}")
+
     def desk() -> Desk:
         return InstitutionDesk(
             name=config.name,
@@ -196,7 +201,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
             jobs=home / "jobs",
             blobs=link.blobs,
             accounts=accounts,
-            trainer=lambda plan: QwenTrainer(config, home, plan, lambda step, steps: tell(f"step {step}/{steps}")),
+            trainer=lambda plan: QwenTrainer(config, home, plan, split, step),
             public_documents={"root.pub.json": root},
             performance=Performance(processes=config.cipher_processes),
         )

@@ -41,6 +41,13 @@ def event_of(plan: TrainingPlan) -> GaussianEvent:
     )
 
 
+def evaluation_event_of(plan: TrainingPlan) -> GaussianEvent | None:
+    """Return what one round's evaluation does to a member's held-out units: each is scored once."""
+    if plan.evaluation is None:
+        return None
+    return GaussianEvent(noise_multiplier=Decimal(plan.evaluation.noise_multiplier), sampling_rate=Decimal(1), steps=1)
+
+
 def to_wire(event: GaussianEvent) -> SampledGaussian:
     """Return `event` as a ledger entry carries it."""
     return SampledGaussian(

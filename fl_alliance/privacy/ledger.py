@@ -12,11 +12,12 @@ from decimal import Decimal
 
 from fl_alliance.errors import AllianceError, BadRecords, BudgetExceeded, LedgerBroken, LedgerRolledBack, PolicyRefused
 from fl_alliance.privacy.accountant import Accountant
-from fl_alliance.privacy.events import GaussianEvent, event_of, from_wire, to_wire
+from fl_alliance.privacy.events import GaussianEvent, evaluation_event_of, event_of, from_wire, to_wire
 from fl_alliance.protocol.documents import (
     AllianceMembers,
     InstitutionPolicy,
     LedgerEntry,
+    SampledGaussian,
     ledger_genesis,
     model_digest,
 )
@@ -78,8 +79,9 @@ def _check_link(number: int, entry: LedgerEntry, previous: str, owner: tuple[str
         raise LedgerBroken(f"entry {number}: of {entry.institution}/{entry.dataset}, must be {owner[0]}/{owner[1]}")
     if entry.time < not_before:
         raise LedgerBroken(f"entry {number}: time {entry.time} is before the previous entry's {not_before}")
-    if not (0 < Decimal(entry.event.sampling_rate) <= 1 and Decimal(entry.event.noise_multiplier) > 0):
-        raise LedgerBroken(f"entry {number}: event {entry.event} is out of range")
+    for event in _wire_events(entry):
+        if not (0 < Decimal(event.sampling_rate) <= 1 and Decimal(event.noise_multiplier) > 0):
+            raise LedgerBroken(f"entry {number}: event {event} is out of range")
     if not 0 < Decimal(entry.delta) < 1:
         raise LedgerBroken(f"entry {number}: delta {entry.delta} is out of range")
 
@@ -110,7 +112,11 @@ def check_seen_head(ledger: Ledger, seen: str, others: Iterable[Ledger] = ()) ->
 
 def events_of(entries: Iterable[LedgerEntry]) -> tuple[GaussianEvent, ...]:
     """Return what `entries` charge."""
-    return tuple(from_wire(entry.event) for entry in entries)
+    return tuple(from_wire(event) for entry in entries for event in _wire_events(entry))
+
+
+def _wire_events(entry: LedgerEntry) -> tuple[SampledGaussian, ...]:
+    return (entry.event,) if entry.evaluation is None else (entry.event, entry.evaluation)
 
 
 def of_job(entries: Iterable[LedgerEntry], alliance: str, job: str) -> tuple[LedgerEntry, ...]:
@@ -139,6 +145,7 @@ def next_entry(
         plan_digest=plan_digest,
         unit=plan.privacy.unit,
         event=to_wire(event_of(plan)),
+        evaluation=None if (scoring := evaluation_event_of(plan)) is None else to_wire(scoring),
         delta=plan.privacy.delta,
         time=max(now, ledger.entries[-1].time if ledger.entries else 0),
     )

@@ -138,6 +138,8 @@ class LedgerEntry(Wire):
     plan_digest: Digest
     unit: Unit
     event: SampledGaussian
+    evaluation: SampledGaussian | None = None
+    """What scoring the held-out units cost. Composed with `event` as if the same units were in both."""
     delta: DecimalText
     time: UnixTime
 
@@ -174,6 +176,8 @@ class RoundRecord(Wire):
     sum_digest: Digest
     sum_length: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
     adapter_digest: Digest
+    score: DecimalText | None = None
+    """As voted: the mean private score of the adapter with which the round began."""
     ledger_heads: Annotated[tuple[LedgerHead, ...], items(2, MAX_MEMBERS)]
     votes: Annotated[tuple[Name, ...], items(2, MAX_MEMBERS)]
     previous_record: Digest | None

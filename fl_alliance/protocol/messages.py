@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from fl_alliance.protocol.ids import Base64, BlobRef, Digest, Name
+from fl_alliance.protocol.ids import Base64, BlobRef, DecimalText, Digest, Name
 from fl_alliance.protocol.limits import MAX_MEMBERS, MAX_ROUNDS
 from fl_alliance.protocol.model import Wire
 
@@ -217,6 +217,8 @@ class AdapterVote(Bound):
     kind: Literal["adapter-vote"] = "adapter-vote"
     sum_digest: Digest
     adapter_digest: Digest
+    score: DecimalText | None = None
+    """Mean private score of the adapter with which the round began, where the plan evaluates."""
 
 
 class Release(Bound):

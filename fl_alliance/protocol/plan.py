@@ -134,6 +134,28 @@ class PrivacyPlan(Wire):
         return self
 
 
+class EvaluationPlan(Wire):
+    """Scores of units that are never trained on, under privacy of their own; charged with each round."""
+
+    heldout: DecimalText
+    """Part of the units that is held out, drawn once for each data set by a key of the institution."""
+    score_cap: DecimalText
+    """A unit's score is the mean loss of its records in nats a token, and this at most."""
+    noise_multiplier: DecimalText
+    """Standard deviation of the noise in a member's sum of scores, over the cap."""
+    patience: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None
+    """The job ends early after so many scores without a new best one; None: it has all its rounds."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        if not 0 < Decimal(self.heldout) <= Decimal("0.5"):
+            raise ValueError(f"heldout {self.heldout} must be above 0 and at most 0.5")
+        for name in ("score_cap", "noise_multiplier"):
+            if Decimal(getattr(self, name)) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+        return self
+
+
 class SumPlan(Wire):
     """The blind sum: fixed point and the cipher's version (docs/architecture.md, secure aggregation)."""
 
@@ -174,6 +196,7 @@ class TrainingPlan(Wire):
     optimizer: OptimizerPlan
     server: ServerPlan = ServerPlan()
     privacy: PrivacyPlan
+    evaluation: EvaluationPlan | None = None
     sum: SumPlan
     max_tokens: Annotated[int, Field(ge=8, le=32_768)]
     """Longest record; longer ones are cut at the end."""

@@ -28,6 +28,7 @@ from fl_alliance.errors import OutOfOrder
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.draw import drawn_verifiers
+from fl_alliance.protocol.evaluation import ended
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds.coordinator_words import (
@@ -370,13 +371,13 @@ def _after_adapter_vote(p: Progress) -> Transition:
 
 
 def _count_the_votes(p: Progress) -> Transition:
-    adapter, votes = _winner(p)
+    (adapter, score), votes = _winner(p)
     if len(votes) < p.job.plan.quorum:
         return _abort(
             p, f"{len(votes)} members agree on an adapter ({adapter}), the plan's quorum is {p.job.plan.quorum}"
         )
-    ballots = {name: vote.adapter_digest for name, vote in p.done(m.AdapterVote).items()}
-    return _with_who_agrees(p, m.AdapterVote, ballots, adapter, "voted for another adapter", _write_the_record)
+    ballots = {name: (vote.adapter_digest, vote.score) for name, vote in p.done(m.AdapterVote).items()}
+    return _with_who_agrees(p, m.AdapterVote, ballots, (adapter, score), "voted for another adapter", _write_the_record)
 
 
 def _write_the_record(p: Progress) -> Transition:
@@ -395,7 +396,8 @@ def _after_released(p: Progress) -> Transition:
 
 
 def _after_the_round(p: Progress) -> Transition:
-    if p.round == p.job.plan.rounds:
+    p = replace(p, scores=(*p.scores, _winner(p)[0][1]))
+    if ended(p.job.plan, p.scores):
         return Finished(p), ()
     if len(p.present) < p.job.plan.fewest:
         return _abort(p, f"{len(p.present)} members are left for round {p.round + 1}, need {p.job.plan.fewest}")
@@ -447,12 +449,12 @@ def _survivors_digest(p: Progress) -> str:
 
 def _open_round(p: Progress, number: int, previous: str | None) -> Transition:
     keyed = {kind: p.phases[kind] for kind in ("acceptance", "wrapped-keys", "key-accepted")}
-    fresh = Progress(p.job, number, previous, MappingProxyType(keyed), left=p.left)
+    fresh = Progress(p.job, number, previous, MappingProxyType(keyed), left=p.left, scores=p.scores)
     return _ask_all(fresh, m.RoundKeys, m.RoundOpening(**p.job.bound(number), previous_record=previous))
 
 
 def _record(p: Progress) -> SignRecord:
-    adapter, votes = _winner(p)
+    (adapter, score), votes = _winner(p)
     updates = p.done(m.SealedUpdate)
     return SignRecord(
         round=p.round,
@@ -463,19 +465,20 @@ def _record(p: Progress) -> SignRecord:
         ledger_heads={name: update.ledger_head for name, update in updates.items()},
         sum=survivor_list(p).sum,
         adapter_digest=adapter,
+        score=score,
         votes=votes,
     )
 
 
-def _winner(p: Progress) -> tuple[str, tuple[str, ...]]:
-    """Return the adapter with most votes and who voted for it; ties go to the smaller digest."""
-    ballots: dict[str, list[str]] = {}
+def _winner(p: Progress) -> tuple[tuple[str, str | None], tuple[str, ...]]:
+    """Return the adapter (and score) with most votes and who voted for it; ties go to the smaller digest and score."""
+    ballots: dict[tuple[str, str | None], list[str]] = {}
     for name, vote in p.done(m.AdapterVote).items():
         if vote.sum_digest != survivor_list(p).sum.digest:
             continue
-        ballots.setdefault(vote.adapter_digest, []).append(name)
-    adapter = min(ballots, key=lambda digest: (-len(ballots[digest]), digest), default="")
-    return adapter, tuple(sorted(ballots.get(adapter, ())))
+        ballots.setdefault((vote.adapter_digest, vote.score), []).append(name)
+    won = min(ballots, key=lambda b: (-len(ballots[b]), b[0], b[1] or ""), default=("", None))
+    return won, tuple(sorted(ballots.get(won, ())))
 
 
 def _uploads(p: Progress) -> dict[str, BlobRef]:

@@ -104,6 +104,7 @@ class SignRecord:
     ledger_heads: Mapping[str, str]
     sum: BlobRef
     adapter_digest: str
+    score: str | None
     votes: tuple[str, ...]
 
 
@@ -147,6 +148,8 @@ class Progress:
     sum: BlobRef | None = None
     left: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Members that are out of the job, with the reason."""
+    scores: tuple[str | None, ...] = ()
+    """Of the rounds that are over."""
 
     @property
     def present(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.protocol.draw import checks_needed, drawn_verifiers
+from fl_alliance.protocol.evaluation import ended
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.limits import SEALED_KEY_BYTES, WRAPPED_KEY_BYTES
 from fl_alliance.protocol.plan import TrainingPlan
@@ -293,8 +294,8 @@ def _release(state: Waiting, event: Asked) -> Transition:
     if wrong := _wrong_in_record(state, record):
         return _refuse(state.seat, event.request, "NotAuthentic", f"the record differs in {wrong}")
     votes = _within(state.seat, event, m.AdapterVote, tuple(state.memory.revealed), 1) or {}
-    mine = (record.sum_digest, state.memory.adapter_digest)
-    agree = [n for n, v in votes.items() if (v.sum_digest, v.adapter_digest) == mine]
+    mine = (record.sum_digest, state.memory.adapter_digest, state.memory.score)
+    agree = [n for n, v in votes.items() if (v.sum_digest, v.adapter_digest, v.score) == mine]
     if len(agree) < state.seat.plan.quorum:
         reason = f"{len(agree)} members voted for this adapter, the quorum is {state.seat.plan.quorum}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
@@ -302,7 +303,7 @@ def _release(state: Waiting, event: Asked) -> Transition:
         reason = f"the record counts the votes of {record.votes}, signed are those of {agree}"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
     memory = replace(state.memory, record_digest=digest)
-    last = state.seat.round == state.seat.plan.rounds
+    last = ended(state.seat.plan, (*state.seat.scores, state.memory.score))
     return _work(state.seat, memory, event.request, Keep(state.seat.round, record, last))
 
 
@@ -319,6 +320,7 @@ def _wrong_in_record(state: Waiting, record: RoundRecord) -> str:
             (memory.survivors.sum.digest, memory.survivors.sum.length) if memory.survivors else None,
         ),
         "adapter": (record.adapter_digest, memory.adapter_digest),
+        "score": (record.score, memory.score),
         "previous record": (record.previous_record, seat.previous_record),
         "ledger heads": ({h.member: h.head for h in record.ledger_heads}, dict(memory.heads)),
         "uploads": (
@@ -417,19 +419,21 @@ def _added_again(s: Working, total: BlobRef) -> Transition:
     return _answer(s.seat, s.memory, answer, "sum-checks")
 
 
-def _opened(s: Working, adapter_digest: str) -> Transition:
+def _opened(s: Working, result: tuple[str, str | None]) -> Transition:
+    digest, score = result
     total = s.memory.survivors.sum.digest if s.memory.survivors else ""
-    answer = m.AdapterVote(**s.seat.bound, sum_digest=total, adapter_digest=adapter_digest)
-    return _answer(s.seat, replace(s.memory, adapter_digest=adapter_digest), answer, "release")
+    answer = m.AdapterVote(**s.seat.bound, sum_digest=total, adapter_digest=digest, score=score)
+    return _answer(s.seat, replace(s.memory, adapter_digest=digest, score=score), answer, "release")
 
 
 def _kept(s: Working, result: tuple[str | None, BlobRef | None]) -> Transition:
     report, adapter = result
     record = s.memory.record_digest
     answer = m.Released(**s.seat.bound, record_digest=record, report_digest=report, adapter=adapter)
-    if s.seat.round == s.seat.plan.rounds:
+    scores = (*s.seat.scores, s.memory.score)
+    if ended(s.seat.plan, scores):
         return Over(s.seat.name, "complete"), (Forget(), Reply(answer))
-    return _answer(replace(s.seat, previous_record=record), Memory(), answer, "round-opening")
+    return _answer(replace(s.seat, previous_record=record, scores=scores), Memory(), answer, "round-opening")
 
 
 _DONE: dict[type[Work], Any] = {

@@ -142,7 +142,7 @@ class AddAgain:
 
 @dataclass(frozen=True)
 class OpenSum:
-    """Decrypt, unmask, unpack and apply the sum. Done(adapter digest)."""
+    """Decrypt, unmask, unpack and apply the sum. Done(adapter digest, score or None)."""
 
     round: int
     sum: BlobRef
@@ -208,6 +208,8 @@ class Seat:
     plan_digest: str
     round: int = 0
     previous_record: str | None = None
+    scores: tuple[str | None, ...] = ()
+    """Of the rounds before this one."""
 
     @property
     def bound(self) -> dict[str, Any]:
@@ -231,6 +233,7 @@ class Memory:
     confirmed: tuple[str, ...] = ()
     revealed: Mapping[str, m.RevealedShares] = field(default_factory=lambda: MappingProxyType({}))
     adapter_digest: str = ""
+    score: str | None = None
     ledger_head: str = ""
     record_digest: str = ""
 

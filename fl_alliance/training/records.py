@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import hmac
 import json
 import math
 import unicodedata
@@ -80,6 +81,24 @@ def load_records(source: RecordSource) -> Records:
     if not units:
         raise BadRecords(f"{source.path.name} holds no record")
     return Records(units={name: tuple(dialogues) for name, dialogues in units.items()})
+
+
+def split_units(records: Records, share: float, key: bytes) -> tuple[Records, Records]:
+    """Return the records of the units to train on, and those of the units that are held out.
+
+    A unit is held out with probability `share`, by a keyed hash of its name (HMAC-SHA256): the same units in every job
+    of one key, and a larger share holds out more units and none less. Whether a unit is there changes no other's place.
+    """
+
+    def is_held_out(name: str) -> bool:
+        drawn = hmac.digest(key, name.encode(), "sha256")
+        return int.from_bytes(drawn[:8], "big") < share * 2.0**64
+
+    held = {name for name in records.units if is_held_out(name)}
+    return (
+        Records(units={name: rows for name, rows in records.units.items() if name not in held}),
+        Records(units={name: rows for name, rows in records.units.items() if name in held}),
+    )
 
 
 def dataset_digest(path: Path) -> str:

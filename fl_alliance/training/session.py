@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.accountants import RDPAccountant
+from torch import Tensor
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.protocol.plan import TrainingPlan
-from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss
-from fl_alliance.training.dp import UnitOptimizer, forget_passes
-from fl_alliance.training.encode import collate, encode_units, pad_id
+from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss, token_losses
+from fl_alliance.training.dp import MARGIN, UnitOptimizer, forget_passes
+from fl_alliance.training.encode import Encoded, collate, encode_units, pad_id
 from fl_alliance.training.gradients import UnitGradients
 from fl_alliance.training.model import (
     adapter_size,
@@ -82,7 +83,7 @@ class TrainingSession:
         self._random = SecretRandom()
         self._vector = adapter_vector(self.model)
         self._server = ServerOptimizer(plan.server, len(self._vector))
-        self._encoded: tuple[Records, list[Unit]] | None = None
+        self._encoded: dict[int, tuple[Records, list[Unit]]] = {}
         self._optimizer()  # refuses its settings here, before anything is charged
 
     @property
@@ -119,6 +120,42 @@ class TrainingSession:
             update, privacy.steps_per_round, float(privacy.sampling_rate), float(privacy.noise_multiplier)
         )
 
+    def evaluate(self, heldout: Records) -> float:
+        """Return the noised mean score of the global adapter on held-out units, in nats a token; the lower the better.
+
+        A unit's score is the mean over its records, at most k of them, of the mean loss of their tokens; at most
+        `score_cap`. The sum over units gets noise of `noise_multiplier` times the cap and is divided by a public
+        constant, `heldout` of the declared units: so it is a mean up to one factor that is the same in every round.
+
+        Raises:
+            BadPlan: the plan has no evaluation.
+        """
+        plan = self._plan.evaluation
+        if plan is None:
+            raise BadPlan(f"job {self._plan.job} has no evaluation")
+        cap, most = float(plan.score_cap), self._plan.privacy.records_per_unit
+        units = [[unit[k] for k in self._random.choose(len(unit), most)] for unit in self._units(heldout)]
+        total = sum(float(self._unit_losses(group).clamp(max=cap).sum()) for group in groups(units, *self._limits))
+        noise = float(self._random.noise(1, float(plan.noise_multiplier) * cap * (1 + MARGIN))[0])
+        return (total + noise) / (float(plan.heldout) * self._plan.declared_units(self._member))
+
+    def _unit_losses(self, group: Group) -> Tensor:
+        """Return the mean loss of each unit of `group`, (units,) in float64; one that is not finite is infinite."""
+        rows = torch.cat([self._row_losses(part) for part in group.passes])
+        count = torch.bincount(group.unit_of_row, minlength=group.units)
+        losses = torch.zeros(group.units, dtype=torch.float64).index_add_(0, group.unit_of_row, rows) / count
+        return torch.where(torch.isfinite(losses), losses, torch.inf)
+
+    def _row_losses(self, rows: Sequence[Encoded]) -> Tensor:
+        batch = collate(rows, pad_id(self.tokenizer))
+        self.model.eval()  # Opacus' hooks keep nothing then
+        try:
+            with torch.no_grad():
+                losses = token_losses(self.model, batch).double() * batch.weight
+        finally:
+            self.model.train()
+        return torch.zeros(len(rows), dtype=torch.float64).index_add_(0, batch.row, losses)
+
     def apply(self, mean_update: Vector) -> None:
         """Move the global adapter by the members' mean update, as the plan's server optimizer does.
 
@@ -143,9 +180,11 @@ class TrainingSession:
         save_adapter(self.model, folder)
 
     def _units(self, records: Records) -> list[Unit]:
-        if self._encoded is None or self._encoded[0] is not records:
-            self._encoded = (records, list(encode_units(self.tokenizer, records, self._plan.max_tokens)))
-        return self._encoded[1]
+        """Encode `records` once; they are kept with their tokens, so that no other object gets their id."""
+        if id(records) not in self._encoded:
+            coded: list[Unit] = list(encode_units(self.tokenizer, records, self._plan.max_tokens))
+            self._encoded[id(records)] = (records, coded)
+        return self._encoded[id(records)][1]
 
     def _optimizer(self) -> UnitOptimizer:
         """Return an optimizer without memory of earlier rounds; the hooks and the accountant stay the session's."""

@@ -61,7 +61,7 @@ def test_golden_bytes_of_an_entry_both_ways() -> None:
     entry = propose()
     golden = (
         b'{"alliance":"clinics","dataset":"cases","dataset_digest":"' + digest_of(b"records").encode() + b'",'
-        b'"delta":"0.00001","event":{"mechanism":"poisson-gaussian","noise_multiplier":"1.5","sampling_rate":"0.1",'
+        b'"delta":"0.00001","evaluation":null,"event":{"mechanism":"poisson-gaussian","noise_multiplier":"1.5","sampling_rate":"0.1",'
         b'"steps":4},"institution":"lagos","job":"job-1","kind":"charge",'
         b'"plan_digest":"' + digest_of(b"job-1").encode() + b'",'
         b'"previous":"' + digest_of(b"fl-alliance ledger genesis|lagos|cases").encode() + b'",'

@@ -30,8 +30,8 @@ def ledger(tmp_path: Path) -> Ledger:
     return folder.ledger.read()
 
 
-def page_of(ledger: Ledger, unit: str = "patient") -> str:
-    plan = plan_of(privacy={"unit": unit})
+def page_of(ledger: Ledger, unit: str = "patient", **privacy: object) -> str:
+    plan = plan_of(privacy={"unit": unit, **privacy})
     report = build_report(ledger, plan, plan_digest=DIGEST, policy_digest=DIGEST, adapter_digest=DIGEST, time=NOW + 9)
     return render_html(report, ledger, policy_of(allowed_units=(unit,)), plan)
 
@@ -48,6 +48,14 @@ def test_shared_noise_is_said_with_what_it_leans_on(ledger: Ledger) -> None:
     assert "Assumption: the institutions of the job share one noise." in shared
     assert "sums of 3 or more institutions, as long as at most 1 of them leave their part" in shared
     assert "Assumption" not in statement()
+
+
+def test_the_page_does_not_promise_of_shared_noise_what_only_local_noise_keeps(ledger: Ledger) -> None:
+    alone = "also if the encryption were broken: each institution adds its own noise"
+    assert alone in page_of(ledger)
+    shared = page_of(ledger, noise="distributed", steps_per_round=1)
+    assert alone not in shared
+    assert "together with at most 1 other members" in shared
 
 
 class Tags(HTMLParser):

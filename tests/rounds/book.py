@@ -133,10 +133,10 @@ class Book:
 
     def _count(self, votes: dict[str, m.AdapterVote]) -> None:
         """A quorum for one adapter; who voted for another one is out."""
-        adapters = Counter(vote.adapter_digest for vote in votes.values())
+        adapters = Counter((vote.adapter_digest, vote.score) for vote in votes.values())
         most = min(adapters, key=lambda digest: (-adapters[digest], digest))
         self.aborted |= adapters[most] < self.plan.quorum
-        self._leave({name for name, vote in votes.items() if vote.adapter_digest != most})
+        self._leave({name for name, vote in votes.items() if (vote.adapter_digest, vote.score) != most})
 
     def _as_asked(self, name: str, answer: Any) -> bool:
         """Whether a member signed what everybody is to sign in this phase."""

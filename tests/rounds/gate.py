@@ -173,12 +173,13 @@ class Gate:
 
     def _release(self, request: m.Release, said: dict[str, m.AdapterVote]) -> None:
         """A quorum signed my adapter, of my sum, and the record says what I saw."""
-        mine = (self.stated.digest, self.results["OpenSum"])
-        agree = {name for name, vote in said.items() if (vote.sum_digest, vote.adapter_digest) == mine}
+        mine = (self.stated.digest, *self.results["OpenSum"])
+        agree = {name for name, vote in said.items() if (vote.sum_digest, vote.adapter_digest, vote.score) == mine}
         record = RoundRecord.model_validate_json(relayed_record(request))
         assert len(agree) >= self.plan.quorum
         assert set(record.votes) == agree
-        assert (record.round, record.sum_digest, record.adapter_digest) == (request.round, *mine)
+        assert record.round == request.round
+        assert (record.sum_digest, record.adapter_digest, record.score) == mine
         assert (record.plan_digest, record.previous_record) == (self.plan_digest, self.record or None)
         assert set(record.members) == set(self.lists["key-roster"])
         assert {u.member: u.digest for u in record.uploads} == {n: u.digest for n, u in self.uploads.items()}
@@ -272,7 +273,8 @@ class Gate:
             case m.SurvivorsConfirmed() | m.RevealedShares():
                 return self._must_say("sum-checks")
             case m.AdapterVote():
-                return {"sum_digest": self.stated.digest, "adapter_digest": self.results["OpenSum"]}
+                digest, score = self.results["OpenSum"]
+                return {"sum_digest": self.stated.digest, "adapter_digest": digest, "score": score}
             case m.Released():
                 assert ("Keep", self.round) in self.done
                 return {"record_digest": self.record}

@@ -83,7 +83,7 @@ def results(name: str, work: i.Work) -> Any:  # noqa: C901
         case i.AddAgain():
             return total(work.uploads)
         case i.OpenSum():
-            return digest_of(f"adapter {number}".encode())
+            return digest_of(f"adapter {number}".encode()), None
         case i.Keep():
             return (digest_of(b"report") if work.last else None), None
     raise AssertionError(work)
@@ -105,6 +105,7 @@ def record_of(plan: TrainingPlan, plan_digest: str, effect: c.SignRecord) -> Rou
         sum_digest=effect.sum.digest,
         sum_length=effect.sum.length,
         adapter_digest=effect.adapter_digest,
+        score=effect.score,
         ledger_heads=tuple(LedgerHead(member=n, head=h) for n, h in sorted(effect.ledger_heads.items())),
         votes=effect.votes,
         previous_record=effect.previous_record,

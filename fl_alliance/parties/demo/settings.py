@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from fl_alliance.parties.config import DataConfig
 from fl_alliance.protocol.ids import Name
 from fl_alliance.protocol.limits import MAX_MEMBERS, MIN_MEMBERS
-from fl_alliance.protocol.plan import AdapterPlan, Member, OptimizerPlan, PrivacyPlan, ServerPlan, SumPlan, TrainingPlan
+from fl_alliance.protocol.plan import (
+    AdapterPlan,
+    EvaluationPlan,
+    Member,
+    OptimizerPlan,
+    PrivacyPlan,
+    ServerPlan,
+    SumPlan,
+    TrainingPlan,
+)
 
 
 class _Settings(BaseModel):
@@ -73,6 +82,7 @@ class DemoSettings(_Settings):
     optimizer: OptimizerPlan
     server: ServerPlan = ServerPlan()
     privacy: PrivacySettings
+    evaluation: EvaluationPlan | None = None
     sum: SumPlan
     columns: Columns
     institutions: Annotated[tuple[Site, ...], Field(min_length=MIN_MEMBERS, max_length=MAX_MEMBERS)]
@@ -115,6 +125,7 @@ def make_plan(settings: DemoSettings, base: Path) -> TrainingPlan:
         adapter=AdapterPlan(**settings.adapter.model_dump(), modules=modules),
         optimizer=settings.optimizer,
         server=settings.server,
+        evaluation=settings.evaluation,
         privacy=PrivacyPlan(**settings.privacy.model_dump(), epsilon_cap=settings.epsilon_cap),
         sum=settings.sum,
         max_tokens=settings.max_tokens,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from fl_alliance.errors import AllianceError, BadConfig, JobAborted, MalformedMessage
+
+if TYPE_CHECKING:
+    from fl_alliance.parties.doctor import Finding
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -89,6 +93,14 @@ def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name 
     _say(f"job {job} is finished: every member that stayed has the adapter")
 
 
+@coordinator_app.command("doctor")
+def coordinator_doctor(home: Folder) -> None:
+    """Say what is wrong with folder, keys, members, listener and disk, and how to mend it."""
+    from fl_alliance.parties.doctor import examine_coordinator
+
+    _examined(examine_coordinator(home))
+
+
 @institution_app.command("init")
 def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
     """Make every key of the institution on site, and a request with the public halves."""
@@ -136,6 +148,14 @@ def institution_check(home: Folder) -> None:
         _say(f"model {file.name} {file.digest}")
     load_records(record_source(config.data, home))
     _say(f"records of {config.data.name} can be read, every row has its {config.data.unit_column}")
+
+
+@institution_app.command("doctor")
+def institution_doctor(home: Folder) -> None:
+    """Say what is wrong with folder, keys, network, model, policy and ledger, and how to mend it. Reads no record."""
+    from fl_alliance.parties.doctor import examine_institution
+
+    _examined(examine_institution(home))
 
 
 @institution_app.command("run")
@@ -254,6 +274,16 @@ def demo(
 def _say(line: str) -> None:
     """Print one line as it is: a path or a name is neither wrapped nor read as markup."""
     console.print(line, soft_wrap=True, markup=False)
+
+
+def _examined(findings: Iterable[Finding]) -> None:
+    """Print what a doctor finds, as it finds it; exit code 1 if something is wrong."""
+    wrong = 0
+    for finding in findings:
+        _say(str(finding))
+        wrong += finding.state == "wrong"
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _read(kind: type[M], path: Path, what: str) -> M:

@@ -27,6 +27,7 @@ from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.ledger_file import LedgerFile
 
 Tell = Callable[[str], None]
 
@@ -167,21 +168,25 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     link.serve(handler, keep_going=keep_going)
 
 
+def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) -> LedgerFile:
+    """Return the ledger of the institution's data set."""
+    return LedgerFile(
+        home / "ledger.jsonl", public_key=identity.public, institution=config.name, dataset=config.data.name
+    )
+
+
 def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: None) -> Callable[[bytes], bytes]:
     """Return the handler of one institution over any link."""
     from fl_alliance.parties.desk import InstitutionDesk
     from fl_alliance.parties.institution import Desk, Institution
     from fl_alliance.parties.trainer import QwenTrainer
-    from fl_alliance.store.ledger_file import LedgerFile
     from fl_alliance.training.records import dataset_digest
 
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
     identity = IdentityKey.load(keys.identity)
     root = read_file(keys.root_public, "alliance root")
-    ledger = LedgerFile(
-        home / "ledger.jsonl", public_key=identity.public, institution=config.name, dataset=config.data.name
-    )
+    ledger = ledger_file(home, config, identity)
     accounts = Accounts(
         identity=identity,
         policy=home / "policy.dsse.json",

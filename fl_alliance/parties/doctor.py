@@ -1,0 +1,293 @@
+"""What is wrong with a party's folder and machine, and how to mend it. Reads no record, changes nothing.
+
+Each check says one line. `ok` and `look` (it runs, but see to it) leave the exit code 0; `wrong` means that a job would
+fail or be refused here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+from fl_alliance.errors import AllianceError, BadConfig
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
+from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
+from fl_alliance.parties.files import read_file
+from fl_alliance.parties.setup import Keys, admitted
+from fl_alliance.privacy.accountant import RdpAccountant
+from fl_alliance.privacy.ledger import Ledger, spent, year_before
+from fl_alliance.protocol.codec import decode
+from fl_alliance.protocol.documents import InstitutionPolicy, model_digest
+from fl_alliance.protocol.limits import MIN_MEMBERS
+
+SOON_DAYS: Final = 30
+"""A certificate that ends within so many days is worth a look."""
+CLOCK_SECONDS: Final = 5
+"""Clocks must agree to this (docs/architecture.md)."""
+DISK_BYTES: Final = 2 << 30
+"""Less free space than this is worth a look: uploads of a round, a model's cache, evidence."""
+_PACKAGES: Final = ("flwr", "tenseal", "torch", "transformers", "peft", "opacus")
+_CALL_SECONDS: Final = 5.0
+
+State = Literal["ok", "look", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor."""
+
+    what: str
+    state: State
+    said: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.state:5}  {self.what}: {self.said}"
+        return f"{line}\n       -> {self.mend}" if self.mend and self.state != "ok" else line
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine_institution(home: Path) -> Iterator[Finding]:
+    """Yield what an institution's folder and machine are found to be."""
+    try:
+        config = load(InstitutionConfig, home / "institution.toml")
+    except AllianceError as error:
+        yield Finding("configuration", "wrong", str(error), "write institution.toml as README shows")
+        return
+    yield Finding("configuration", "ok", f"{config.name} of alliance {config.alliance}")
+    doctor = _Institution(home, config)
+    for what, check, mend in (
+        ("keys", doctor.keys, "run `institution init` in a new folder, or give the files mode 0600"),
+        ("membership", doctor.membership, "run `institution install` with the membership file of the admin"),
+        ("coordinator", doctor.coordinator, "ask the admin whether it runs, and IT for the way out to that port"),
+        ("model", doctor.model, "put the plan's model folder there, files copied and not linked"),
+        ("data", doctor.data, "correct [data] in institution.toml"),
+        ("policy", doctor.policy, "run `institution sign-policy` with a policy for this institution and data set"),
+        ("ledger", doctor.ledger, "put the missing lines back, from the last job's evidence/ledger.jsonl"),
+        ("machine", lambda: _machine(home), ""),
+    ):
+        yield from _guarded(what, check, mend)
+
+
+def examine_coordinator(home: Path) -> Iterator[Finding]:
+    """Yield what the coordinator's folder and machine are found to be."""
+    try:
+        config = load(CoordinatorConfig, home / "coordinator.toml")
+    except AllianceError as error:
+        yield Finding("configuration", "wrong", str(error), "run `coordinator init`")
+        return
+    yield Finding("configuration", "ok", f"alliance {config.alliance} at {config.host}:{config.port}")
+    keys = Keys(home)
+    private = (keys.identity, keys.root, keys.tls_root_key, keys.tls_key)
+    for what, check, mend in (
+        ("keys", lambda: _private(private), "give the files mode 0600; a lost key can't be made again"),
+        ("certificate", lambda: _certificate(keys, None), "make a new alliance: this one's certificate is not usable"),
+        ("members", lambda: _members(home), "run `coordinator admit` for each institution"),
+        ("listener", lambda: _listener(config), "end what uses the port, or name another one in coordinator.toml"),
+        ("machine", lambda: _machine(home), ""),
+    ):
+        yield from _guarded(what, check, mend)
+
+
+def _guarded(what: str, check: Check, mend: str) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except (AllianceError, OSError, ValueError) as error:
+        yield Finding(what, "wrong", str(error), mend)
+
+
+class _Institution:
+    def __init__(self, home: Path, config: InstitutionConfig) -> None:
+        self._home, self._config, self._keys = home, config, Keys(home)
+        self._models: str | None = None
+
+    def keys(self) -> Iterator[Finding]:
+        yield from _private((self._keys.identity, self._keys.tls_key, self._keys.node_key))
+
+    def membership(self) -> Iterator[Finding]:
+        root = decode(AllianceRoot, read_file(self._keys.root_public, "alliance root"))
+        yield Finding("membership", "ok", f"root {root.fingerprint}, to be compared by phone")
+        yield from _certificate(self._keys, self._config.name)
+
+    def coordinator(self) -> Iterator[Finding]:
+        """Call as a job would, and compare clocks by the answer's date."""
+        host, _, port = self._config.coordinator.rpartition(":")
+        if proxy := os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+            yield Finding("proxy", "look", f"HTTPS_PROXY is {proxy}", "the alliance's calls do not use it yet")
+        before = time.time()
+        skew = _clock_of(host, int(port), self._keys)
+        said = f"{self._config.coordinator} answers within {time.time() - before:.1f} s, mutual TLS"
+        yield Finding("coordinator", "ok", said)
+        if skew is None:
+            return
+        state: State = "ok" if abs(skew) <= CLOCK_SECONDS else "wrong"
+        yield Finding(
+            "clock", state, f"{abs(skew):.0f} s from the coordinator's, at most {CLOCK_SECONDS}", "switch NTP on"
+        )
+
+    def model(self) -> Iterator[Finding]:
+        from fl_alliance.training.base import model_files
+
+        folder = self._home / self._config.model_folder
+        self._models = model_digest(model_files(folder))
+        yield Finding("model", "ok", f"{folder.name} is {self._models}")
+
+    def data(self) -> Iterator[Finding]:
+        """That the file is there and may be read; not what is in it."""
+        path = self._home / self._config.data.path
+        if not os.access(path, os.R_OK) or not path.is_file():
+            raise BadConfig(f"data.path: {path} is not a file that may be read")
+        data = self._config.data
+        if data.messages_column is None and (data.prompt_column is None or data.answer_column is None):
+            raise BadConfig("data: name either messages_column, or both prompt_column and answer_column")
+        yield Finding("data", "ok", f"{path.name} is there; `institution check` reads it")
+
+    def policy(self) -> Iterator[Finding]:
+        policy = self._policy()
+        for field, said, right in (
+            ("institution", policy.institution, self._config.name),
+            ("dataset", policy.dataset, self._config.data.name),
+        ):
+            if said != right:
+                raise BadConfig(f"policy: {field} is {said!r}, institution.toml says {right!r}")
+        yield Finding("policy", "ok", f"signed, {policy.epsilon_per_dataset} for {policy.dataset}")
+        if not policy.partners:
+            yield Finding("partners", "look", "the policy names none", "name them: else whoever the root admits joins")
+        if self._models and policy.allowed_models and self._models not in policy.allowed_models:
+            raise BadConfig(f"policy: allowed_models does not name the model in the folder, {self._models}")
+
+    def ledger(self) -> Iterator[Finding]:
+        from fl_alliance.parties.wiring import ledger_file
+        from fl_alliance.training.records import dataset_digest
+
+        ledger = ledger_file(self._home, self._config, IdentityKey.load(self._keys.identity)).read()
+        yield Finding("ledger", "ok", f"{len(ledger.entries)} charges, chained and signed")
+        if not ledger.entries:
+            return
+        charged, now = ledger.entries[-1].dataset_digest, dataset_digest(self._home / self._config.data.path)
+        if now != charged:
+            raise BadConfig(f"data.path: the file is now {now}, charged was {charged}: it needs another data.name")
+        yield from self._left(ledger)
+
+    def _left(self, ledger: Ledger) -> Iterator[Finding]:
+        """What is left of each cap, by the looser accountant: it answers at once."""
+        policy, accountant = self._policy(), RdpAccountant()
+        delta = min(Decimal(entry.delta) for entry in ledger.entries)
+        for name, cap, entries in (
+            ("epsilon_per_year", policy.epsilon_per_year, year_before(ledger.entries, int(time.time()))),
+            ("epsilon_per_dataset", policy.epsilon_per_dataset, ledger.entries),
+        ):
+            used = spent(entries, accountant, delta)
+            state: State = "ok" if used < Decimal(cap) else "look"
+            yield Finding("budget", state, f"{name}: {used:.3f} of {cap} spent", "every plan will be refused")
+
+    def _policy(self) -> InstitutionPolicy:
+        data = read_file(self._home / "policy.dsse.json", "policy")
+        return open_document(data, InstitutionPolicy, public_key=IdentityKey.load(self._keys.identity).public)
+
+
+def _private(paths: tuple[Path, ...]) -> Iterator[Finding]:
+    for path in paths:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise BadConfig(f"{path}: mode {mode:04o} lets others read it, must be 0600")
+    IdentityKey.load(paths[0])
+    yield Finding("keys", "ok", f"{len(paths)} private keys, each for its owner alone")
+
+
+def _certificate(keys: Keys, name: str | None) -> Iterator[Finding]:
+    """The own certificate: of the own key, signed by the pinned root, for `name`, and how long it lasts."""
+    mine = x509.load_pem_x509_certificate(read_file(keys.tls_certificate, "TLS certificate"))
+    root = x509.load_pem_x509_certificate(read_file(keys.tls_root, "TLS root certificate"))
+    key = serialization.load_pem_private_key(read_file(keys.tls_key, "TLS key"), None)
+    try:
+        mine.verify_directly_issued_by(root)
+    except (InvalidSignature, TypeError, ValueError):
+        raise BadConfig(f"{keys.tls_certificate}: not signed by the root in {keys.tls_root}") from None
+    if key.public_key() != mine.public_key():
+        raise BadConfig(f"{keys.tls_certificate}: for another key than {keys.tls_key}")
+    if name is not None and (said := mine.subject.rfc4514_string()) != f"CN={name}":
+        raise BadConfig(f"{keys.tls_certificate}: for {said}, this folder is {name}")
+    now = datetime.datetime.now(datetime.UTC)
+    left = (min(mine.not_valid_after_utc, root.not_valid_after_utc) - now).days
+    if now < mine.not_valid_before_utc or left < 0:
+        raise BadConfig(
+            f"{keys.tls_certificate}: valid {mine.not_valid_before_utc:%Y-%m-%d} to {mine.not_valid_after_utc:%Y-%m-%d}"
+        )
+    state: State = "ok" if left > SOON_DAYS else "look"
+    yield Finding("certificate", state, f"valid for {left} days", "have the admin admit the same request again")
+
+
+def _clock_of(host: str, port: int, keys: Keys) -> float | None:
+    """Return how far the coordinator's clock is from ours in seconds (None: it gave no date)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(keys.tls_root)
+    context.load_cert_chain(keys.tls_certificate, keys.tls_key)
+    call = http.client.HTTPSConnection(host, port, timeout=_CALL_SECONDS, context=context)
+    try:
+        call.request("GET", "/")  # refused by the front, and dated
+        date = call.getresponse().getheader("date")
+    except http.client.HTTPException as error:
+        raise BadConfig(f"coordinator: {host}:{port} does not speak HTTP ({error!r})") from None
+    except OSError as error:
+        raise BadConfig(f"coordinator: {host}:{port} can't be reached: {error}") from None
+    finally:
+        call.close()
+    if date is None:
+        return None
+    return time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+
+
+def _members(home: Path) -> Iterator[Finding]:
+    names = [request.name for request in admitted(home)]
+    said = f"{len(names)} admitted: {', '.join(names) or 'nobody'}"
+    state: State = "ok" if len(names) >= MIN_MEMBERS else "look"
+    yield Finding("members", state, said, f"a job has {MIN_MEMBERS} at least: run `coordinator admit`")
+
+
+def _listener(config: CoordinatorConfig) -> Iterator[Finding]:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((config.host, config.port))
+        except OSError as error:
+            said = f"{config.host}:{config.port}: {error.strerror}"
+            yield Finding("listener", "look", said, "fine while a job runs; else free it, or take another port")
+            return
+    yield Finding("listener", "ok", f"{config.host}:{config.port} is free")
+
+
+def _machine(home: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(home).free
+    state: State = "ok" if free >= DISK_BYTES else "look"
+    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free", f"a job may need {DISK_BYTES >> 30} GiB: make room")
+    yield Finding("versions", "ok", ", ".join(f"{name} {_version(name)}" for name in ("fl-alliance", *_PACKAGES)))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return "absent"

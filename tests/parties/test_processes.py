@@ -22,9 +22,9 @@ from fl_alliance.transport.flower.tls import TlsFiles
 from tests.parties.conftest import SITES, settings, write_records
 from tests.parties.processes import ROOT, Party, journal, knock, listening, mapped, open_files
 
-ENTRIES = 1 + (len(SITES) * 2 + 1) + (len(SITES) * 8 + 2)
-"""Journal entries of a job of one round."""
-KILL_AT = (14, 18, 31)
+ENTRIES = 2 + (len(SITES) * 2 + 1) + (len(SITES) * 8 + 2)
+"""Journal entries of a job of one round; the first two are the job and the heads that were seen before it."""
+KILL_AT = (15, 19, 32)
 """Everybody has dealt shares and is to train; the sum was added; the record was signed and nobody has it."""
 
 
@@ -220,4 +220,4 @@ def nothing_released(alliance: Alliance, job: str) -> bool:
     folders = [alliance.job(name, job) for name in (setup.COORDINATOR, *SITES)]
     left = [path for folder in (*folders, alliance.home / "blobs") for path in folder.rglob("*")]
     bad = [path for path in left if path.name.startswith((".", "record", "adapter", "candidate"))]
-    return kinds == {"job", "answered"} and len(left) > len(SITES) and bad == []
+    return kinds == {"job", "last-seen", "answered"} and len(left) > len(SITES) and bad == []

@@ -1,9 +1,12 @@
-"""Write small files whole or not at all."""
+"""Write small files whole or not at all; and one process at a time for a party's folder."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from fl_alliance.errors import BadConfig
@@ -22,6 +25,26 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_process(home: Path) -> Iterator[None]:
+    """Keep every other process from serving `home`. The lock goes with the process, also when it is killed.
+
+    Raises:
+        BadConfig: another process serves it, or the folder can't be written.
+    """
+    try:
+        handle = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BadConfig(f"{home}: can't be served ({error.strerror})") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BadConfig(f"{home}: another process serves this folder; end that one first") from None
+    finally:
+        os.close(handle)
 
 
 def read_file(path: Path, what: str) -> bytes:

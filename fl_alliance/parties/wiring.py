@@ -15,7 +15,7 @@ from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
 from fl_alliance.parties.coordinator import Coordinator
-from fl_alliance.parties.files import read_file, write_atomically
+from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.mail import Address
 from fl_alliance.protocol.codec import decode
@@ -58,7 +58,11 @@ def propose(home: Path, plan: TrainingPlan) -> Path:
 
 
 def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> machine.State:
-    """Run one job of the coordinator in `home` over Flower, or go on with it; return its last state."""
+    """Run one job of the coordinator in `home` over Flower, or go on with it; return its last state.
+
+    Raises:
+        BadConfig: a file is missing or wrong, or another process runs a job of this folder.
+    """
     from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
     from fl_alliance.transport.flower.tls import TlsFiles
 
@@ -67,20 +71,21 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
     plan = home / "jobs" / job / "plan.dsse.json"
     read_file(plan, "plan, which `coordinator propose` signs")  # before anything listens
     blobs = FolderBlobs(home / "blobs")
-    link = FlowerCoordinatorLink(
-        host=config.host,
-        port=config.port,
-        database=home / "flower.db",
-        tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
-        nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
-        blobs=blobs,
-        home=home / "flower",
-    )
-    try:
-        tell(f"listening on {config.host}:{config.port}, mutual TLS")
-        return coordinator(home, job, link, blobs, tell=tell).run()
-    finally:
-        link.close()
+    with only_process(home):
+        link = FlowerCoordinatorLink(
+            host=config.host,
+            port=config.port,
+            database=home / "flower.db",
+            tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+            nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
+            blobs=blobs,
+            home=home / "flower",
+        )
+        try:
+            tell(f"listening on {config.host}:{config.port}, mutual TLS")
+            return coordinator(home, job, link, blobs, tell=tell).run()
+        finally:
+            link.close()
 
 
 def coordinator(
@@ -147,7 +152,11 @@ def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
 
 
 def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = lambda _: None) -> None:
-    """Serve the institution in `home` over Flower, until `keep_going` says no."""
+    """Serve the institution in `home` over Flower, until `keep_going` says no.
+
+    Raises:
+        BadConfig: a file is missing or wrong, or another process serves this folder.
+    """
     from fl_alliance.training.base import quiet
     from fl_alliance.transport.flower.institution import FlowerInstitutionLink
     from fl_alliance.transport.flower.tls import TlsFiles
@@ -157,15 +166,16 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     keys = setup.Keys(home)
     read_file(keys.root_public, "alliance root, which `institution install` pins")  # before anything is called
     read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
-    link = FlowerInstitutionLink(
-        address=config.coordinator,
-        tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
-        node_key=keys.node_key,
-        state=home / "flower",
-    )
-    handler = institution(home, link, tell=tell)
-    tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
-    link.serve(handler, keep_going=keep_going)
+    with only_process(home):
+        link = FlowerInstitutionLink(
+            address=config.coordinator,
+            tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+            node_key=keys.node_key,
+            state=home / "flower",
+        )
+        handler = institution(home, link, tell=tell)
+        tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
+        link.serve(handler, keep_going=keep_going)
 
 
 def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) -> LedgerFile:

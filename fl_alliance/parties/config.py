@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,6 +47,10 @@ class InstitutionConfig(_Config):
     data: DataConfig
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processor threads for training: speed, never privacy."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is trained; auto: a CUDA GPU if there is one. Speed, never privacy."""
+    gradient_checkpointing: bool = False
+    """Train with less memory and more time (each block runs forward twice); never another result."""
     cipher_processes: CipherProcesses = 1
 
 

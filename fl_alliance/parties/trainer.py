@@ -30,9 +30,10 @@ class QwenTrainer:
         split_key: bytes,
         step: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._session = TrainingSession(
-            base / config.model_folder, plan, config.name, Performance(threads=config.threads)
+        performance = Performance(
+            threads=config.threads, device=config.device, gradient_checkpointing=config.gradient_checkpointing
         )
+        self._session = TrainingSession(base / config.model_folder, plan, config.name, performance)
         self._source, self._step = record_source(config.data, base), step
         self._plan, self._split_key = plan, split_key
         self._records: tuple[Records, Records] | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fl_alliance.errors import BadConfig
 from fl_alliance.training.encode import Batch, Encoded
 
 Unit = Sequence[Encoded]
@@ -30,6 +31,21 @@ class Performance:
     """Memory for the logits of one pass; bounds the tokens of a large vocabulary."""
     threads: int | None = None
     """Threads of torch; None leaves what the process has."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is; auto: a CUDA GPU if torch sees one, else the CPU. Noise is drawn on the CPU either way."""
+    gradient_checkpointing: bool = False
+    """Compute each block's activations again in the backward pass instead of keeping them: less memory, more time."""
+
+    def torch_device(self) -> torch.device:
+        """Return the device that `device` names.
+
+        Raises:
+            BadConfig: cuda is asked for and torch sees none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise BadConfig("device cuda: torch sees no CUDA GPU here; use auto or cpu")
+        found = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
+        return torch.device("cuda" if found else "cpu")
 
     def limits(self, adapter_size: int, vocabulary: int) -> tuple[int, int]:
         """Return the most rows and the most tokens of one pass for an adapter of so many coordinates."""
@@ -73,6 +89,17 @@ def _group(units: Sequence[Unit], most_rows: int, most_tokens: int) -> Group:
     return Group(passes=passes, unit_of_row=owner, units=len(units))
 
 
+def save_activations_memory(model: Any) -> None:
+    """Turn gradient checkpointing on in the PEFT model `model`: it computes the same, blocks run forward twice.
+
+    Reentrant: the other kind runs the forward hooks twice for one backward, which Opacus' own hooks take for a module
+    used twice (1.6.0: no gradient comes), and activations stay behind. It wants an input that has a gradient, which a
+    frozen embedding alone does not give.
+    """
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+
+
 def token_losses(model: Any, batch: Batch) -> Tensor:
     """Return the loss of each target of `batch` in nats, (targets,).
 
@@ -80,6 +107,7 @@ def token_losses(model: Any, batch: Batch) -> Tensor:
     of a pass's memory. `model` is the PEFT model; its hooks sit on the adapter's modules and fire here too.
     """
     causal = model.get_base_model()
+    batch = batch.to(causal.device)
     hidden = causal.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     logits = causal.lm_head(hidden[batch.row, batch.position])
     return functional.cross_entropy(logits.float(), batch.label, reduction="none")
@@ -87,4 +115,5 @@ def token_losses(model: Any, batch: Batch) -> Tensor:
 
 def summed_loss(model: Any, batch: Batch) -> Tensor:
     """Return the sum over the rows of each row's mean loss (a scalar): a row's gradient depends on that row only."""
-    return (token_losses(model, batch) * batch.weight).sum()
+    losses = token_losses(model, batch)
+    return (losses * batch.weight.to(losses.device)).sum()

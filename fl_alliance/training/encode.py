@@ -50,6 +50,11 @@ class Batch:
     weight: Tensor
     """(targets,) one over the number of targets of its row: a row's loss depends on that row only."""
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch on `device`."""
+        parts = (self.ids, self.row, self.position, self.label, self.weight)
+        return Batch(*(part.to(device) for part in parts))
+
 
 def encode(tokenizer: Any, dialogues: Sequence[Dialogue], max_tokens: int) -> list[Encoded]:
     """Render each chat in ChatML and cut it at `max_tokens`.

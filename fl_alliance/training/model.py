@@ -98,7 +98,7 @@ def adapter_size(model: nn.Module) -> int:
 
 def adapter_vector(model: nn.Module) -> NDArray[np.float64]:
     """Return the trained parameters as one vector (d,), sorted by name. float32 values, exactly, in float64."""
-    parts = [parameter.detach().reshape(-1).double().numpy() for parameter in trained_parameters(model)]
+    parts = [parameter.detach().reshape(-1).cpu().double().numpy() for parameter in trained_parameters(model)]
     return np.concatenate(parts)
 
 
@@ -162,7 +162,7 @@ def _write_files(model: Any, folder: Path) -> None:
     }
     (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     state = get_peft_model_state_dict(model)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in sorted(state.items())}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     (folder / "adapter_model.safetensors").write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.protocol.plan import TrainingPlan
-from fl_alliance.training.batches import Group, Performance, Unit, groups, summed_loss, token_losses
+from fl_alliance.training.batches import (
+    Group,
+    Performance,
+    Unit,
+    groups,
+    save_activations_memory,
+    summed_loss,
+    token_losses,
+)
 from fl_alliance.training.dp import MARGIN, UnitOptimizer, forget_passes
 from fl_alliance.training.encode import Encoded, collate, encode_units, pad_id
 from fl_alliance.training.gradients import UnitGradients
@@ -66,6 +74,7 @@ class TrainingSession:
 
         Raises:
             BadModel: the folder is not the plan's model.
+            BadConfig: `performance` asks for a device that is not here.
             BadPlan: the adapter does not fit the model, `member` is not in the plan, or torch refuses the optimizer.
         """
         if member not in plan.names:
@@ -74,7 +83,9 @@ class TrainingSession:
         if performance.threads is not None:
             torch.set_num_threads(performance.threads)
         base, self.tokenizer = load_base(model_folder, plan.model)
-        self.model: Any = attach_adapter(base, plan.adapter)
+        self.model: Any = attach_adapter(base, plan.adapter).to(performance.torch_device())
+        if performance.gradient_checkpointing:
+            save_activations_memory(self.model)
         self._plan = plan
         self._member = member
         self._limits = performance.limits(adapter_size(self.model), base.config.vocab_size)
@@ -151,7 +162,7 @@ class TrainingSession:
         self.model.eval()  # Opacus' hooks keep nothing then
         try:
             with torch.no_grad():
-                losses = token_losses(self.model, batch).double() * batch.weight
+                losses = token_losses(self.model, batch).cpu().double() * batch.weight
         finally:
             self.model.train()
         return torch.zeros(len(rows), dtype=torch.float64).index_add_(0, batch.row, losses)

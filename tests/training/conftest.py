@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fl_alliance.training.base import quiet
 from tests.training import tiny
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")  # a busy machine is no fault of the code
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -135,6 +135,38 @@ def institution_sign_policy(home: Folder, policy: Annotated[Path, typer.Argument
     _say(f"signed {sign_policy(home, read_policy(read_file(policy, 'policy')))}")
 
 
+@institution_app.command("approver-key")
+def institution_approver_key(
+    key: Annotated[Path, typer.Argument(help="A new file; whoever has it can approve in this person's name.")],
+) -> None:
+    """Make the key of a person who approves plans."""
+    from fl_alliance.evidence.keys import IdentityKey
+
+    identity = IdentityKey.generate()
+    identity.save(key)
+    _say(f"key fingerprint {identity.keyid}: for `approvers` in the policy")
+
+
+@institution_app.command("approve")
+def institution_approve(
+    home: Folder,
+    plan: Annotated[Path, typer.Argument(help="The signed plan (plan.dsse.json) that the admin sent.")],
+    person: Annotated[str, typer.Option(help="Name of the person, as in the policy.")],
+    key: Annotated[Path, typer.Option(help="The person's key.")],
+) -> None:
+    """Approve a plan as a person whom the policy names, before the job is run."""
+    from fl_alliance.parties.wiring import approve_plan
+    from fl_alliance.protocol.plan import Member
+
+    _check(Member, name=person, declared_units=1)
+    seen, path = approve_plan(home, plan, person=person, key=key)
+    _say(
+        f"job {seen.job} of alliance {seen.alliance} with {', '.join(seen.names)}: {seen.rounds} rounds, epsilon up to "
+        f"{seen.privacy.epsilon_cap} at delta {seen.privacy.delta} for each {seen.privacy.unit}"
+    )
+    _say(f"approved by {person}: {path}")
+
+
 @institution_app.command("check")
 def institution_check(home: Folder) -> None:
     """Check configuration, model folder and data file. Nothing leaves the house, and nothing is charged."""

@@ -11,9 +11,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from fl_alliance.errors import MalformedMessage, NotAuthentic
-from fl_alliance.evidence.keys import IdentityKey, check_signature
+from fl_alliance.evidence.keys import IdentityKey, check_signature, public_key_of
 from fl_alliance.protocol.codec import decode, encode
-from fl_alliance.protocol.documents import Document, Statement, statement_for
+from fl_alliance.protocol.documents import Document, PlanApproval, Statement, statement_for
 from fl_alliance.protocol.envelope import STATEMENT_TYPE, Envelope, Signature, pre_authentication_encoding
 from fl_alliance.protocol.ids import digest_of
 
@@ -85,6 +85,16 @@ def peek_document(data: bytes, kind: type[D]) -> D:
     if envelope.payload_type != STATEMENT_TYPE:
         raise NotAuthentic(f"label is {envelope.payload_type!r}, expected {STATEMENT_TYPE!r}")
     return _of_kind(decode(Statement, envelope.body), kind)
+
+
+def open_approval(data: bytes) -> tuple[str, PlanApproval]:
+    """Return the digest of the key that verifies an approval, and the approval.
+
+    Raises:
+        MalformedMessage, NotAuthentic: it is none, or not signed with the key that it names.
+    """
+    key = public_key_of(peek_document(data, PlanApproval).key)
+    return digest_of(key), open_document(data, PlanApproval, public_key=key)
 
 
 def _of_kind(statement: Statement, kind: type[D]) -> D:

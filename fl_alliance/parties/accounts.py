@@ -14,6 +14,7 @@ from fl_alliance.errors import BadRecords, OutOfOrder
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import open_document, sign_document
+from fl_alliance.parties.approvals import approvals_in
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.accountant import Accountant, PldAccountant
 from fl_alliance.privacy.ledger import (
@@ -40,6 +41,7 @@ class Accounts:
         *,
         identity: IdentityKey,
         policy: Path,
+        approvals: Path,
         ledger: LedgerFile,
         dataset_digest: Callable[[], str],
         clock: Callable[[], float] = time.time,
@@ -47,26 +49,28 @@ class Accounts:
     ) -> None:
         self._identity, self._ledger, self._dataset_digest = identity, ledger, dataset_digest
         self._clock, self._accountant = clock, accountant or PldAccountant()
+        self._approvals, self._approved = approvals, dict[str, bytes]()
         self._charged_digest, self._head = "", ""
         self._policy_bytes = read_file(policy, "policy")
         self.policy = open_document(self._policy_bytes, InstitutionPolicy, public_key=identity.public)
 
-    def approve(self, plan: TrainingPlan, members: AllianceMembers, seen: Iterable[str] = ()) -> str:
+    def approve(self, plan: TrainingPlan, plan_digest: str, members: AllianceMembers, seen: Iterable[str] = ()) -> str:
         """Return the ledger's head if the whole plan, and who is in it, fits policy and budget.
 
         `seen` are heads that this institution gave out before; each must be in a ledger that is here.
 
         Raises:
             LedgerRolledBack: one is not: an older copy of a ledger was put back.
-            PolicyRefused, BudgetExceeded: it does not. The data file was not opened.
+            PolicyRefused, BudgetExceeded: it does not, or persons who must approve it have not. The data file was
+                not opened.
             BadRecords: the data file is another than the one charged before.
         """
         check_partners(plan, self.policy, members)
+        self._approved = approvals_in(self._approvals, plan_digest, self.policy)
         ledger, others = self._ledger.read(), self._ledger.put_aside()
         for head in seen:
             check_seen_head(ledger, head, others)
         unopened = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
-        plan_digest = digest_of(b"the whole plan")
         if of_job(ledger.entries, plan.alliance, plan.job):
             raise OutOfOrder(f"job {plan.job} was already charged here: give the new plan another job name")
         proposed = next_entry(
@@ -118,7 +122,7 @@ class Accounts:
             raise BadRecords(f"the data file is now {now}, charged was {self._charged_digest}: it changed meanwhile")
 
     def report(self, plan: TrainingPlan, plan_digest: str, evidence: Path, record: RoundRecord) -> str:
-        """Write ledger, policy, signed report and page into the evidence folder, then its manifest.
+        """Write ledger, policy, approvals, signed report and page into the evidence folder, then its manifest.
 
         Returns: the digest of the report's envelope.
         """
@@ -133,6 +137,8 @@ class Accounts:
         )
         envelope = sign_document(self._identity, report)
         write_atomically(evidence / "policy.dsse.json", self._policy_bytes)
+        for person, approval in self._approved.items():
+            write_atomically(evidence / "approvals" / f"{person}.dsse.json", approval)
         lines = self._ledger.lines()[: len(ledger.entries)]  # another job may have been charged since
         write_atomically(evidence / "ledger.jsonl", b"".join(line + b"\n" for line in lines))
         write_atomically(evidence / "report.dsse.json", envelope)

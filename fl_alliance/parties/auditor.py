@@ -4,7 +4,7 @@
     (2) root         the alliance's root key has the expected fingerprint
     (3) members      signed by the root; the manifest's signer is one of its institutions
     (4) plan         signed by the coordinator; its members are institutions of the alliance
-    (5) policy       signed by the institution; it allows the plan
+    (5) policy       signed by the institution; it allows the plan; the persons it asks for have approved it
     (6) ledger       every entry signed and chained
     (7) rounds       a chained record for each round, a charge for each record, no charge that is not the plan's
     (8) messages     every member's signature; uploads, ledger heads, sum and adapter are the record's; a quorum voted
@@ -27,7 +27,7 @@ from typing import TypeVar
 from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
-from fl_alliance.evidence.sign import open_document
+from fl_alliance.evidence.sign import open_approval, open_document
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import (
     charges_of,
@@ -38,7 +38,15 @@ from fl_alliance.parties.audit_rules import (
     require_same,
 )
 from fl_alliance.parties.mail import Address
-from fl_alliance.privacy.ledger import Ledger, check_partners, check_plan_terms, of_job, verify_chain
+from fl_alliance.privacy.ledger import (
+    Ledger,
+    approved_by,
+    check_approvals,
+    check_partners,
+    check_plan_terms,
+    of_job,
+    verify_chain,
+)
 from fl_alliance.privacy.report import Costs, costs_of
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import (
@@ -54,6 +62,7 @@ from fl_alliance.protocol.plan import TrainingPlan
 
 ROOT, MEMBERS, PLAN = "root.pub.json", "members.dsse.json", "plan.dsse.json"
 POLICY, LEDGER, REPORT, PAGE = "policy.dsse.json", "ledger.jsonl", "report.dsse.json", "report.html"
+APPROVALS = "approvals"
 
 D = TypeVar("D", bound=Document)
 
@@ -105,6 +114,7 @@ class _Audit:
         members = self._members(root_key, institution, signer)
         plan, plan_digest = self._plan(members, institution)
         policy = self._policy(plan, members, institution, signer)
+        self._approvals(plan_digest, policy)
         ledger = self._ledger(policy, signer)
         records = self._rounds(members, plan, plan_digest, ledger)
         self._messages(members, plan, records)
@@ -189,6 +199,16 @@ class _Audit:
         named = "partners named" if policy.partners else "any partner that the root admits"
         self._say(f"(5) policy: data set {policy.dataset}; {named}; allows the plan")
         return policy
+
+    # (5) Whoever the policy asks for has signed the plan, and every approval here counts.
+    def _approvals(self, plan_digest: str, policy: InstitutionPolicy) -> None:
+        with _step(5, APPROVALS):
+            files = {path.name: path.read_bytes() for path in sorted((self._folder / APPROVALS).glob("*"))}
+            approved = approved_by(plan_digest, policy, [open_approval(data) for data in files.values()])
+            check_approvals(plan_digest, policy, approved)
+            require_same({"files": (sorted(files), sorted(f"{person}.dsse.json" for person in approved))})
+        if policy.approvals_needed:
+            self._say(f"(5) approved by {', '.join(sorted(approved))}; needed {policy.approvals_needed}")
 
     # (6) The ledger is whole: signatures, sequence, chain, owner.
     def _ledger(self, policy: InstitutionPolicy, signer: bytes) -> Ledger:

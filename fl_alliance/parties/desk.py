@@ -190,7 +190,7 @@ class InstitutionDesk:
         if parameters.members != len(work.plan.members):
             raise BadPlan(f"members: {len(work.plan.members)} can't be summed exactly")
         seen = {*heads_in_evidence(self._jobs, self._name), *([work.seen_head] if work.seen_head else [])}
-        head = self._accounts.approve(work.plan, _there(self._members, "list of members"), seen)
+        head = self._accounts.approve(work.plan, self._digest, _there(self._members, "list of members"), seen)
         self._trainer = self._new_trainer(work.plan)
         self._wrap_private, public = keywrap.generate_wrap_key()
         return _text(public), head

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fl_alliance.errors import BadConfig, BadPlan
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
-from fl_alliance.evidence.sign import open_document, sign_document
+from fl_alliance.evidence.sign import open_document, peek_document, sign_document
 from fl_alliance.parties import setup
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import UploadAdder
+from fl_alliance.parties.approvals import sign_approval
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.files import only_process, read_file, write_atomically
@@ -151,6 +152,20 @@ def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
     return path
 
 
+def approve_plan(home: Path, plan: Path, *, person: str, key: Path) -> tuple[TrainingPlan, Path]:
+    """Sign the plan's envelope in the file `plan` as `person`; return what was approved and where that is kept.
+
+    Raises:
+        PolicyRefused: the policy in `home` does not know the person with this key.
+    """
+    identity = IdentityKey.load(setup.Keys(home).identity)
+    signed = read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
+    policy = open_document(signed, InstitutionPolicy, public_key=identity.public)
+    envelope = read_file(plan, "signed plan, which the alliance's admin sends")
+    path = sign_approval(home / "approvals", envelope, policy, person=person, key=IdentityKey.load(key))
+    return peek_document(envelope, TrainingPlan), path
+
+
 def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = lambda _: None) -> None:
     """Serve the institution in `home` over Flower, until `keep_going` says no.
 
@@ -200,6 +215,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
     accounts = Accounts(
         identity=identity,
         policy=home / "policy.dsse.json",
+        approvals=home / "approvals",
         ledger=ledger,
         dataset_digest=lambda: dataset_digest(home / config.data.path),
     )

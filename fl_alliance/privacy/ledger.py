@@ -6,7 +6,7 @@ Pure: bytes and documents in, an answer or an exception out. Files and locks are
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -17,6 +17,7 @@ from fl_alliance.protocol.documents import (
     AllianceMembers,
     InstitutionPolicy,
     LedgerEntry,
+    PlanApproval,
     SampledGaussian,
     ledger_genesis,
     model_digest,
@@ -224,6 +225,39 @@ def check_partners(plan: TrainingPlan, policy: InstitutionPolicy, members: Allia
         key = digest_of(base64.b64decode(members.member(name).identity))
         if name != policy.institution and known.get(name) != key:
             raise PolicyRefused(f"partners: {name} with key {key} is not among them")
+
+
+def approved_by(
+    plan_digest: str, policy: InstitutionPolicy, approvals: Iterable[tuple[str, PlanApproval]]
+) -> frozenset[str]:
+    """Return which of the policy's approvers have approved the plan; others' approvals don't count, nor a second one.
+
+    Args:
+        plan_digest: of the plan's envelope.
+        policy: of the institution.
+        approvals: each with the digest of the key that its signature was verified with.
+    """
+    known = {(approver.name, approver.key) for approver in policy.approvers}
+    right = (policy.institution, plan_digest)
+    return frozenset(
+        approval.person
+        for key, approval in approvals
+        if (approval.person, key) in known and (approval.institution, approval.plan_digest) == right
+    )
+
+
+def check_approvals(plan_digest: str, policy: InstitutionPolicy, approved: Collection[str]) -> None:
+    """Return if those who have `approved` the plan are as many as `policy` asks for.
+
+    Raises:
+        PolicyRefused: they are fewer; names who is missing.
+    """
+    if len(approved) < policy.approvals_needed:
+        missing = sorted({approver.name for approver in policy.approvers} - set(approved))
+        raise PolicyRefused(
+            f"approvals_needed {policy.approvals_needed}: plan {plan_digest} has {len(approved)}, not yet of "
+            f"{', '.join(missing)}"
+        )
 
 
 def year_before(entries: Iterable[LedgerEntry], now: int) -> tuple[LedgerEntry, ...]:

@@ -4,6 +4,7 @@
     AllianceMembers      alliance root      every member's public key   who belongs, and with which identity
     TrainingPlan         coordinator        the base model's files      what will be done (protocol/plan.py)
     InstitutionPolicy    institution        its ledger                  what it allows to be spent
+    PlanApproval         a person there     the plan                    that this person approves it
     LedgerEntry          institution        the data set                what was spent, before a record was read
     RoundRecord          coordinator        the adapter                 what a round summed and who voted for it
     PrivacyReport        institution        the ledger's head           what the job cost, in epsilon
@@ -83,6 +84,14 @@ class Partner(Wire):
     """Fingerprint of its identity key (`IdentityKey.keyid`)."""
 
 
+class Approver(Wire):
+    """A person of the institution who may approve plans, by name and key."""
+
+    name: Name
+    key: Digest
+    """Fingerprint of the person's own Ed25519 key (`IdentityKey.keyid`)."""
+
+
 class InstitutionPolicy(Wire):
     """What an institution allows for one data set. The caps hold whatever a coordinator proposes."""
 
@@ -105,11 +114,35 @@ class InstitutionPolicy(Wire):
     partners: Annotated[tuple[Partner, ...], items(0, MAX_MEMBERS)] = ()
     """Every other member of a job must be among them; empty: any that the alliance's root admits. Masks hide an update
     among the members of a job: whoever can make members up could leave one real one among them."""
+    approvers: Annotated[tuple[Approver, ...], items(0, 100)] = ()
+    approvals_needed: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many of the approvers must have signed a plan before the institution takes part in it."""
 
     @model_validator(mode="after")
-    def _sorted_partners(self) -> Self:
+    def _consistent(self) -> Self:
         _require_sorted("partners", [partner.name for partner in self.partners])
+        _require_sorted("approvers", [approver.name for approver in self.approvers])
+        if len({approver.key for approver in self.approvers}) != len(self.approvers):
+            raise ValueError("two approvers have the same key")
+        if self.approvals_needed > len(self.approvers):
+            raise ValueError(f"approvals_needed {self.approvals_needed}: there are {len(self.approvers)} approvers")
         return self
+
+
+class PlanApproval(Wire):
+    """A person of the institution has read this plan, and the institution may take part in it."""
+
+    kind: Literal["plan-approval"] = "plan-approval"
+    version: Literal[1] = 1
+    institution: Name
+    person: Name
+    key: Base64
+    """The signer's raw Ed25519 public key; whose it is, the policy says."""
+    alliance: Name
+    job: Name
+    plan_digest: Digest
+    """Of the plan's envelope, as the coordinator signed it."""
+    time: UnixTime
 
 
 class SampledGaussian(Wire):
@@ -252,7 +285,14 @@ class EvidenceManifest(Wire):
 
 
 Document = (
-    AllianceMembers | TrainingPlan | InstitutionPolicy | LedgerEntry | RoundRecord | PrivacyReport | EvidenceManifest
+    AllianceMembers
+    | TrainingPlan
+    | InstitutionPolicy
+    | PlanApproval
+    | LedgerEntry
+    | RoundRecord
+    | PrivacyReport
+    | EvidenceManifest
 )
 
 
@@ -306,6 +346,8 @@ def _about(document: Document) -> list[tuple[str, str]]:
             return [(file.name, file.digest) for file in files]
         case InstitutionPolicy():
             return [(document.dataset, ledger_genesis(document.institution, document.dataset))]
+        case PlanApproval():
+            return [("plan", document.plan_digest)]
         case LedgerEntry():
             return [(document.dataset, document.dataset_digest)]
         case RoundRecord():

@@ -84,6 +84,7 @@ class House:
         return Accounts(
             identity=KEY,
             policy=self.home / "policy.dsse.json",
+            approvals=self.home / "approvals",
             ledger=self.ledger,
             dataset_digest=lambda: digest_of((self.home / "cases.jsonl").read_bytes()),
             accountant=RdpAccountant(),

@@ -17,7 +17,7 @@ from fl_alliance.protocol.ids import blob_ref, digest_of
 from fl_alliance.store.ledger_file import LedgerFile
 from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
 
-KEY = key_of("lagos")
+KEY, PLAN = key_of("lagos"), digest_of(b"plan")
 
 
 def accepted(job: str, head: str = "h") -> m.Acceptance:
@@ -77,6 +77,7 @@ def accounts_in(home: Path, dataset: str = "cases") -> Accounts:
     return Accounts(
         identity=KEY,
         policy=home / "policy.dsse.json",
+        approvals=home / "approvals",
         ledger=LedgerFile(home / "ledger.jsonl", public_key=KEY.public, institution="lagos", dataset=dataset),
         dataset_digest=lambda: digest_of(dataset.encode()),
         accountant=RdpAccountant(),
@@ -91,11 +92,11 @@ def test_a_head_that_was_given_out_must_be_in_the_ledger_before_a_plan_is_approv
     first = charged(accounts_in(tmp_path))
     old = (tmp_path / "ledger.jsonl").read_bytes()
     second = charged(accounts_in(tmp_path), number=2)
-    assert accounts_in(tmp_path).approve(plan_of(job="job-2"), members_of(), [first, second]) == second
+    assert accounts_in(tmp_path).approve(plan_of(job="job-2"), PLAN, members_of(), [first, second]) == second
     (tmp_path / "ledger.jsonl").write_bytes(old)
-    assert accounts_in(tmp_path).approve(plan_of(job="job-2"), members_of(), [first]) == first
+    assert accounts_in(tmp_path).approve(plan_of(job="job-2"), PLAN, members_of(), [first]) == first
     with pytest.raises(LedgerRolledBack, match=f"head {second} .* after 1 entries in {first}"):
-        accounts_in(tmp_path).approve(plan_of(job="job-2"), members_of(), [first, second])
+        accounts_in(tmp_path).approve(plan_of(job="job-2"), PLAN, members_of(), [first, second])
 
 
 @pytest.mark.parametrize("back", ["approved", "charged"])
@@ -105,7 +106,7 @@ def test_a_ledger_put_back_while_a_job_runs_is_not_charged(tmp_path: Path, back:
     old = ledger.read_bytes()
     charged(accounts_in(tmp_path), number=2)
     accounts = accounts_in(tmp_path)
-    accounts.approve(plan_of(job="job-2"), members_of())
+    accounts.approve(plan_of(job="job-2"), PLAN, members_of())
     if back == "charged":
         old = ledger.read_bytes()
         charged(accounts, "job-2")
@@ -118,7 +119,7 @@ def test_a_ledger_put_back_while_a_job_runs_is_not_charged(tmp_path: Path, back:
 def test_who_changes_the_data_set_puts_its_ledger_aside_and_may_not_lose_it(tmp_path: Path) -> None:
     head = charged(accounts_in(tmp_path))
     (tmp_path / "ledger.jsonl").rename(tmp_path / "ledger.cases.jsonl")
-    accounts_in(tmp_path, "cases-2").approve(plan_of(job="job-2"), members_of(), [head])
+    accounts_in(tmp_path, "cases-2").approve(plan_of(job="job-2"), PLAN, members_of(), [head])
     (tmp_path / "ledger.cases.jsonl").unlink()
     with pytest.raises(LedgerRolledBack, match="or a ledger is missing"):
-        accounts_in(tmp_path, "cases-2").approve(plan_of(job="job-2"), members_of(), [head])
+        accounts_in(tmp_path, "cases-2").approve(plan_of(job="job-2"), PLAN, members_of(), [head])

@@ -48,6 +48,7 @@ def accounts_of(alliance: Alliance) -> Accounts:
     return Accounts(
         identity=IdentityKey.load(setup.Keys(alliance.home(ME)).identity),
         policy=alliance.home(ME) / "policy.dsse.json",
+        approvals=alliance.home(ME) / "approvals",
         ledger=ledger_of(alliance),
         dataset_digest=lambda: dataset_digest(data_of(alliance)),
     )

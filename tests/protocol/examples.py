@@ -137,6 +137,17 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
         minimum_members=3,
         allowed_models=(digest(16),),
         partners=(d.Partner(name="berlin", key=digest(21)), d.Partner(name="lima", key=digest(22))),
+        approvers=(d.Approver(name="dr-okoye", key=digest(29)), d.Approver(name="head-of-data", key=digest(30))),
+        approvals_needed=1,
+    ),
+    "plan-approval": d.PlanApproval(
+        institution="lagos",
+        person="dr-okoye",
+        key=text(bytes([4]) * 32),
+        alliance="clinics",
+        job="nouns-7",
+        plan_digest=digest(1),
+        time=1_789_999_999,
     ),
     "charge": d.LedgerEntry(
         sequence=17,

@@ -175,6 +175,7 @@ def test_a_plan_knows_its_members() -> None:
 
 RECORD = DOCUMENTS["round-record"].model_dump()
 PARTIES = DOCUMENTS["alliance-members"].model_dump()["members"]
+APPROVERS = DOCUMENTS["institution-policy"].model_dump()["approvers"]
 
 DOCUMENT_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "parties unsorted": ("alliance-members", {"members": PARTIES[::-1]}, "members must be sorted"),
@@ -194,6 +195,13 @@ DOCUMENT_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"members": [PARTIES[0] | {"role": "coordinator"}, *PARTIES[1:]]},
         "exactly one member must be the coordinator",
     ),
+    "approvers unsorted": ("institution-policy", {"approvers": APPROVERS[::-1]}, "approvers must be sorted"),
+    "one key for two approvers": (
+        "institution-policy",
+        {"approvers": [APPROVERS[0], APPROVERS[1] | {"key": APPROVERS[0]["key"]}]},
+        "two approvers have the same key",
+    ),
+    "more approvals than approvers": ("institution-policy", {"approvals_needed": 3}, "there are 2 approvers"),
     "members unsorted": ("round-record", {"members": RECORD["members"][::-1]}, "members must be sorted"),
     "uploads unsorted": ("round-record", {"uploads": RECORD["uploads"][::-1]}, "uploads must be sorted"),
     "an upload twice": ("round-record", {"uploads": RECORD["uploads"] + RECORD["uploads"][-1:]}, "uploads must be"),

@@ -86,7 +86,7 @@ class FixedTrainer:
 class NoAccounts:
     """Stands where the ledger stands."""
 
-    def approve(self, plan: TrainingPlan, members: AllianceMembers, seen: Iterable[str] = ()) -> str:
+    def approve(self, plan: TrainingPlan, digest: str, members: AllianceMembers, seen: Iterable[str] = ()) -> str:
         return digest_of(b"head")
 
     def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:

@@ -64,8 +64,7 @@ def fuzz(parser: Parser, inputs: int, seed: int) -> Found:
 def one(parser: Parser, data: bytes, found: Found) -> None:
     """Parse one input and count what comes of it."""
     try:
-        with alarm():
-            parser.parse(data)
+        parse(parser, data)
         found.accepted += 1
     except AllianceError as error:
         died = " (its worker died)" if "worker was ended" in str(error) or "worker ended" in str(error) else ""
@@ -75,6 +74,15 @@ def one(parser: Parser, data: bytes, found: Found) -> None:
     except (Exception, Hang) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         found.bad.append(f"{type(error).__name__}: {error} at {where.filename}:{where.lineno}; input {data.hex()}")
+
+
+def parse(parser: Parser, data: bytes) -> None:
+    """Parse `data`. What hangs once is tried again: the machine may have stood still, as under a stopped process."""
+    with contextlib.suppress(Hang), alarm():
+        parser.parse(data)
+        return
+    with alarm():
+        parser.parse(data)
 
 
 @contextlib.contextmanager

@@ -16,15 +16,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-import torch
 import typer
 from rich.console import Console
 
 from bench import dp_steps, figures
-from bench.dp_steps import METHODS, PARTS, SHAPES, Case, PlainStep, PrivateStep, seconds, watched
-from bench.figures import Column, Line, Report, Row, Stopwatch
+from bench.dp_steps import METHODS, PARTS, SHAPES, Case
+from bench.figures import Column, Line, Report, Row
 from fl_alliance.training.base import quiet
 
 RECORDS: Final = 8
@@ -62,29 +61,22 @@ NOTES: Final = (
 )
 
 
-def measure(case: Case, rounds: int) -> Row:
-    """Return the row of `case`: time in this process, each peak in a child."""
-    watch = Stopwatch()
-    with watched(watch):
-        plan = dp_steps.plan_of(case)
-        plain, private = PlainStep(case, plan), PrivateStep(case, plan)
-        for step in (plain, private):  # the first step makes the optimizer's state and warms the allocator
-            step.step()
-        watch.seconds.clear()
-        pairs = [(seconds(plain), seconds(private)) for _ in range(rounds)]
+def measure(case: Case) -> Row:
+    """Return the row of `case`: its time and both peaks, each from a process of its own."""
+    timed = _child("time", case)
     return {
         "shape": case.shape,
         "method": case.method,
         "tokens": case.tokens,
         "records_per_unit": case.records_per_unit,
-        "size": private.size,
-        "rounds": rounds,
-        **_time(pairs, {part: watch.seconds[part] / rounds for part in PARTS}),
+        "size": timed["size"],
+        "rounds": case.rounds,
+        **_time(timed["pairs"], timed["parts"]),
         **_memory(case),
     }
 
 
-def _time(pairs: Sequence[tuple[float, float]], parts: Mapping[str, float]) -> Row:
+def _time(pairs: Sequence[Sequence[float]], parts: Mapping[str, float]) -> Row:
     plain, private = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(second / first for first, second in pairs)
     percent = {part: 100 * spent / plain for part, spent in parts.items()}
@@ -108,10 +100,10 @@ def _memory(case: Case) -> Row:
     }
 
 
-def _child(kind: str, case: Case) -> dict[str, int]:
-    command = [sys.executable, "-m", "bench.dp_steps", kind, dp_steps.as_argument(case)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, int] = json_text.loads(done.stdout)
+def _child(asked: str, case: Case) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.dp_steps", asked, dp_steps.as_argument(case)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json_text.loads(done.stdout)
     return found
 
 
@@ -143,7 +135,6 @@ def main(
     """Measure the time and the peak memory of a step of DP-LoRA beside plain LoRA."""
     shapes = ("tiny",) if quick else _among(shape, SHAPES)
     quiet()
-    torch.set_num_threads(threads)
     screen = Console(stderr=True, highlight=False)
     rows: list[Row] = []
     for name in shapes:
@@ -154,9 +145,9 @@ def main(
                     screen.print(f"{name}, {length} tokens, {method} ...")
                     case = Case(
                         shape=name, method=method, tokens=length, records=RECORDS, records_per_unit=records_per_unit,
-                        threads=threads, folder=base,
+                        rounds=rounds, threads=threads, folder=base,
                     )  # fmt: skip
-                    rows.append(measure(case, rounds))
+                    rows.append(measure(case))
     report = Report(
         bench="dp",
         title=f"A step of DP-LoRA beside plain LoRA: {RECORDS} records, {records_per_unit} a unit",

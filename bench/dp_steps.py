@@ -3,9 +3,10 @@
 `PlainStep` is LoRA without privacy: summed loss, backward, the optimizer's step. `PrivateStep` is the product's own
 step (`TrainingSession`): gradients of each record, summed by unit, clipped, summed, noised, the optimizer's step.
 
-    python -m bench.dp_steps plain|private CASE      one line of JSON: the memory of this process (Linux)
+    python -m bench.dp_steps plain|private CASE     one line of JSON: the memory of this process (Linux)
+    python -m bench.dp_steps time CASE              one line of JSON: seconds of both steps and of the private one's parts
 
-is what `bench.dp` starts for each peak, so that nothing else is in the figure.
+are what `bench.dp` starts, one after the other, so that nothing else is in a figure or in the machine's memory.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Case:
     records: int
     """Records of a step."""
     records_per_unit: int
+    rounds: int
+    """Pairs of steps that are timed."""
     threads: int
     folder: str
     """The base model's folder."""
@@ -133,18 +136,18 @@ class PlainStep:
 
     def __init__(self, case: Case, plan: TrainingPlan) -> None:
         base, tokenizer = load_base(Path(case.folder), plan.model)
-        self._model: Any = attach_adapter(base, plan.adapter)
+        self.model: Any = attach_adapter(base, plan.adapter)
         self._pad = pad_id(tokenizer)
-        self._limits = Performance().limits(adapter_size(self._model), base.config.vocab_size)
+        self._limits = Performance().limits(adapter_size(self.model), base.config.vocab_size)
         self._normaliser = plan.normaliser(MEMBER)
         self._sample = sample_of(case)
-        self._optimizer = inner_optimizer(trained_parameters(self._model), plan.optimizer)
+        self._optimizer = inner_optimizer(trained_parameters(self.model), plan.optimizer)
 
     def step(self) -> None:
         """Backward for each pass, one step of the optimizer."""
         for group in groups(self._sample, *self._limits):
             for rows in group.passes:
-                loss = summed_loss(self._model, collate(rows, self._pad)) / self._normaliser
+                loss = summed_loss(self.model, collate(rows, self._pad)) / self._normaliser
                 loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -162,6 +165,13 @@ class PrivateStep:
     def size(self) -> int:
         """Coordinates of the adapter."""
         return len(self._session.vector)
+
+    def share_base(self, model: Any) -> None:
+        """Use the frozen weights of `model`: at 256 tokens two bases would be much of a machine's memory."""
+        theirs = dict(model.named_parameters())
+        for name, parameter in self._session.model.named_parameters():
+            if not parameter.requires_grad:
+                parameter.data = theirs[name].data
 
     def step(self) -> None:
         """Take one step as a round does."""
@@ -203,9 +213,23 @@ def seconds(step: Step) -> float:
     return time.process_time() - start
 
 
+def times(case: Case) -> dict[str, Any]:
+    """Return the seconds of `rounds` pairs of steps, plain and private in turn, and of the private step's parts."""
+    watch = Stopwatch()
+    with watched(watch):
+        plan = plan_of(case)
+        plain, private = PlainStep(case, plan), PrivateStep(case, plan)
+        private.share_base(plain.model)
+        for step in (plain, private):  # the first step makes the optimizer's state and warms the allocator
+            step.step()
+        watch.seconds.clear()
+        pairs = [(seconds(plain), seconds(private)) for _ in range(case.rounds)]
+    parts = {part: watch.seconds[part] / case.rounds for part in PARTS}
+    return {"size": private.size, "pairs": pairs, "parts": parts}
+
+
 def memory(kind: str, case: Case) -> dict[str, int]:
     """Return the memory of this process in bytes: with the model loaded, and the peak of two steps after that."""
-    torch.set_num_threads(case.threads)
     plan = plan_of(case)
     step: Step = PlainStep(case, plan) if kind == "plain" else PrivateStep(case, plan)
     Path("/proc/self/clear_refs").write_text("5")  # start the peak anew: reading the files is not the step
@@ -227,4 +251,6 @@ def as_argument(case: Case) -> str:
 
 if __name__ == "__main__":
     quiet()
-    print(json.dumps(memory(sys.argv[1], Case(**json.loads(sys.argv[2])))))
+    asked, about = sys.argv[1], Case(**json.loads(sys.argv[2]))
+    torch.set_num_threads(about.threads)
+    print(json.dumps(times(about) if asked == "time" else memory(asked, about)))

@@ -4,7 +4,7 @@
 step (`TrainingSession`): gradients of each record, summed by unit, clipped, summed, noised, the optimizer's step.
 
     python -m bench.dp_steps plain|private CASE     one line of JSON: the memory of this process (Linux)
-    python -m bench.dp_steps time CASE              one line of JSON: seconds of both steps and of the private one's parts
+    python -m bench.dp_steps time CASE              the same of: seconds of both steps and of the private one's parts
 
 are what `bench.dp` starts, one after the other, so that nothing else is in a figure or in the machine's memory.
 """

@@ -10,7 +10,6 @@ has the shape of Qwen2 0.5B and random weights, on which time and memory do not 
 from __future__ import annotations
 
 import json as json_text
-import os
 import statistics
 import subprocess
 import sys
@@ -62,11 +61,6 @@ NOTES: Final = (
 )
 
 
-HEAP = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4194304"}
-"""For peaks: blocks of 4 MiB and more go back to the system when they are freed. Without it the peak of either step
-swings by some 15 % from run to run with the holes in glibc's heap, which say nothing about the step."""
-
-
 def measure(case: Case) -> Row:
     """Return the row of `case`: its time and both peaks, each from a process of its own."""
     timed = _child("time", case)
@@ -108,8 +102,7 @@ def _memory(case: Case) -> Row:
 
 def _child(asked: str, case: Case) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.dp_steps", asked, dp_steps.as_argument(case)]
-    environment = os.environ if asked == "time" else os.environ | HEAP
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json_text.loads(done.stdout)
     return found
 

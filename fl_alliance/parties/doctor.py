@@ -12,7 +12,6 @@ import http.client
 import os
 import shutil
 import socket
-import ssl
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives import serialization
 from fl_alliance.errors import AllianceError, BadConfig
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
 from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties import wiring
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
 from fl_alliance.parties.files import read_file
 from fl_alliance.parties.setup import Keys, admitted
@@ -76,7 +76,7 @@ def examine_institution(home: Path) -> Iterator[Finding]:
         return
     yield Finding("configuration", "ok", f"{config.name} of alliance {config.alliance}")
     doctor = _Institution(home, config)
-    for what, check, mend in (
+    yield from _each(
         ("keys", doctor.keys, "run `institution init` in a new folder, or give the files mode 0600"),
         ("membership", doctor.membership, "run `institution install` with the membership file of the admin"),
         ("coordinator", doctor.coordinator, "ask the admin whether it runs, and IT for the way out to that port"),
@@ -85,8 +85,7 @@ def examine_institution(home: Path) -> Iterator[Finding]:
         ("policy", doctor.policy, "run `institution sign-policy` with a policy for this institution and data set"),
         ("ledger", doctor.ledger, "put the missing lines back, from the last job's evidence/ledger.jsonl"),
         ("machine", lambda: _machine(home), ""),
-    ):
-        yield from _guarded(what, check, mend)
+    )
 
 
 def examine_coordinator(home: Path) -> Iterator[Finding]:
@@ -99,21 +98,22 @@ def examine_coordinator(home: Path) -> Iterator[Finding]:
     yield Finding("configuration", "ok", f"alliance {config.alliance} at {config.host}:{config.port}")
     keys = Keys(home)
     private = (keys.identity, keys.root, keys.tls_root_key, keys.tls_key)
-    for what, check, mend in (
+    yield from _each(
         ("keys", lambda: _private(private), "give the files mode 0600; a lost key can't be made again"),
         ("certificate", lambda: _certificate(keys, None), "make a new alliance: this one's certificate is not usable"),
         ("members", lambda: _members(home), "run `coordinator admit` for each institution"),
         ("listener", lambda: _listener(config), "end what uses the port, or name another one in coordinator.toml"),
         ("machine", lambda: _machine(home), ""),
-    ):
-        yield from _guarded(what, check, mend)
+    )
 
 
-def _guarded(what: str, check: Check, mend: str) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except (AllianceError, OSError, ValueError) as error:
-        yield Finding(what, "wrong", str(error), mend)
+def _each(*checks: tuple[str, Check, str]) -> Iterator[Finding]:
+    """Yield what each of (what, check, how to mend it) finds; one that raises does not keep the next from looking."""
+    for what, check, mend in checks:
+        try:
+            yield from check()
+        except (AllianceError, OSError, ValueError) as error:
+            yield Finding(what, "wrong", str(error), mend)
 
 
 class _Institution:
@@ -154,22 +154,18 @@ class _Institution:
 
     def data(self) -> Iterator[Finding]:
         """That the file is there and may be read; not what is in it."""
+        from fl_alliance.parties.trainer import record_source
+        from fl_alliance.training.records import require_columns_named
+
         path = self._home / self._config.data.path
         if not os.access(path, os.R_OK) or not path.is_file():
             raise BadConfig(f"data.path: {path} is not a file that may be read")
-        data = self._config.data
-        if data.messages_column is None and (data.prompt_column is None or data.answer_column is None):
-            raise BadConfig("data: name either messages_column, or both prompt_column and answer_column")
+        require_columns_named(record_source(self._config.data, self._home))
         yield Finding("data", "ok", f"{path.name} is there; `institution check` reads it")
 
     def policy(self) -> Iterator[Finding]:
         policy = self._policy()
-        for field, said, right in (
-            ("institution", policy.institution, self._config.name),
-            ("dataset", policy.dataset, self._config.data.name),
-        ):
-            if said != right:
-                raise BadConfig(f"policy: {field} is {said!r}, institution.toml says {right!r}")
+        wiring.require_own_policy(policy, self._config)
         yield Finding("policy", "ok", f"signed, {policy.epsilon_per_dataset} for {policy.dataset}")
         if not policy.partners:
             yield Finding("partners", "look", "the policy names none", "name them: else whoever the root admits joins")
@@ -177,10 +173,9 @@ class _Institution:
             raise BadConfig(f"policy: allowed_models does not name the model in the folder, {self._models}")
 
     def ledger(self) -> Iterator[Finding]:
-        from fl_alliance.parties.wiring import ledger_file
         from fl_alliance.training.records import dataset_digest
 
-        ledger = ledger_file(self._home, self._config, IdentityKey.load(self._keys.identity)).read()
+        ledger = wiring.ledger_file(self._home, self._config, IdentityKey.load(self._keys.identity)).read()
         yield Finding("ledger", "ok", f"{len(ledger.entries)} charges, chained and signed")
         if not ledger.entries:
             return
@@ -240,10 +235,7 @@ def _certificate(keys: Keys, name: str | None) -> Iterator[Finding]:
 
 def _clock_of(host: str, port: int, keys: Keys) -> float | None:
     """Return how far the coordinator's clock is from ours in seconds (None: it gave no date)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(keys.tls_root)
-    context.load_cert_chain(keys.tls_certificate, keys.tls_key)
+    context = wiring.tls_files(keys).client_context()
     call = http.client.HTTPSConnection(host, port, timeout=_CALL_SECONDS, context=context)
     try:
         call.request("GET", "/")  # refused by the front, and dated

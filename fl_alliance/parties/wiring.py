@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fl_alliance.errors import BadConfig, BadPlan
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
@@ -29,6 +30,9 @@ from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.journal import SqliteJournal
 from fl_alliance.store.ledger_file import LedgerFile
+
+if TYPE_CHECKING:
+    from fl_alliance.transport.flower.tls import TlsFiles
 
 Tell = Callable[[str], None]
 
@@ -65,7 +69,6 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
         BadConfig: a file is missing or wrong, or another process runs a job of this folder.
     """
     from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
-    from fl_alliance.transport.flower.tls import TlsFiles
 
     config = load(CoordinatorConfig, home / "coordinator.toml")
     keys = setup.Keys(home)
@@ -77,7 +80,7 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
             host=config.host,
             port=config.port,
             database=home / "flower.db",
-            tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+            tls=tls_files(keys),
             nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
             blobs=blobs,
             home=home / "flower",
@@ -140,13 +143,7 @@ def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
         BadConfig: it is another institution's, or for another data set than `institution.toml` names.
     """
     if (home / "institution.toml").exists():
-        config = load(InstitutionConfig, home / "institution.toml")
-        for field, said, right in (
-            ("institution", policy.institution, config.name),
-            ("dataset", policy.dataset, config.data.name),
-        ):
-            if said != right:
-                raise BadConfig(f"policy: {field} is {said!r}, institution.toml says {right!r}")
+        require_own_policy(policy, load(InstitutionConfig, home / "institution.toml"))
     path = home / "policy.dsse.json"
     write_atomically(path, sign_document(IdentityKey.load(setup.Keys(home).identity), policy))
     return path
@@ -166,6 +163,23 @@ def approve_plan(home: Path, plan: Path, *, person: str, key: Path) -> tuple[Tra
     return peek_document(envelope, TrainingPlan), path
 
 
+def require_own_policy(policy: InstitutionPolicy, config: InstitutionConfig) -> None:
+    """Return if `policy` is for the configured institution and data set (BadConfig: names the field)."""
+    for field, said, right in (
+        ("institution", policy.institution, config.name),
+        ("dataset", policy.dataset, config.data.name),
+    ):
+        if said != right:
+            raise BadConfig(f"policy: {field} is {said!r}, institution.toml says {right!r}")
+
+
+def tls_files(keys: setup.Keys) -> TlsFiles:
+    """Return the files of a party's mutual TLS."""
+    from fl_alliance.transport.flower.tls import TlsFiles
+
+    return TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key)
+
+
 def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = lambda _: None) -> None:
     """Serve the institution in `home` over Flower, until `keep_going` says no.
 
@@ -174,7 +188,6 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     """
     from fl_alliance.training.base import quiet
     from fl_alliance.transport.flower.institution import FlowerInstitutionLink
-    from fl_alliance.transport.flower.tls import TlsFiles
 
     quiet()
     config = load(InstitutionConfig, home / "institution.toml")
@@ -184,7 +197,7 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     with only_process(home):
         link = FlowerInstitutionLink(
             address=config.coordinator,
-            tls=TlsFiles(ca=keys.tls_root, certificate=keys.tls_certificate, key=keys.tls_key),
+            tls=tls_files(keys),
             node_key=keys.node_key,
             state=home / "flower",
         )

@@ -74,7 +74,7 @@ def load_records(source: RecordSource) -> Records:
     Raises:
         BadRecords: the file, a column, a row's unit or a row's text is not usable; names the field and the row.
     """
-    _require_columns_named(source)
+    require_columns_named(source)
     units: dict[str, list[Dialogue]] = {}
     for number, row in _rows(source.path, source.columns):
         units.setdefault(_unit(source, number, row), []).append(_dialogue(source, number, row))
@@ -114,7 +114,8 @@ def dataset_digest(path: Path) -> str:
         raise BadRecords(f"{path.name} can't be read: {error.strerror}") from error
 
 
-def _require_columns_named(source: RecordSource) -> None:
+def require_columns_named(source: RecordSource) -> None:
+    """Return if the columns are enough to read records (BadRecords: they are not). The file is not opened."""
     if source.messages_column is None and (source.prompt_column is None or source.answer_column is None):
         raise BadRecords("name either messages_column, or both prompt_column and answer_column")
 

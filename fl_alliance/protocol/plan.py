@@ -289,5 +289,8 @@ class TrainingPlan(Wire):
     @property
     def update_noise(self) -> float:
         """Standard deviation of that noise in a coordinate of an update of one SGD step by the first member."""
-        scale = float(self.optimizer.learning_rate) * float(self.privacy.clip_norm)
-        return scale * self.member_noise / self.normaliser(self.names[0])
+        return float(self.optimizer.learning_rate) * self.gradient_noise(self.names[0])
+
+    def gradient_noise(self, name: str) -> float:
+        """Return the standard deviation of the noise in a coordinate of member `name`'s normalised gradient."""
+        return self.member_noise * float(self.privacy.clip_norm) / self.normaliser(name)

@@ -150,7 +150,7 @@ class Attacker:
         base.set_attn_implementation("eager")  # the fused kernels have no rule for vmap and fall back to a loop
         self._model = attach_adapter(base, plan.adapter)
         self._plan = plan
-        self._normaliser = plan.normaliser(member)
+        self._member, self._normaliser = member, plan.normaliser(member)
         self._ids, self._labels = _padded([record for unit in units for record in unit])
 
     def watch(self, start: Vector, released: Sequence[Tensor], update: Vector) -> Iterable[Vector]:
@@ -162,7 +162,7 @@ class Attacker:
         set_adapter_vector(self._model, start)
         parameters = trained_parameters(self._model)
         origin = adapter_vector(self._model)
-        noise_std = self._plan.member_noise * float(self._plan.privacy.clip_norm) / self._normaliser
+        noise_std = self._plan.gradient_noise(self._member)
         optimizer = inner_optimizer(parameters, self._plan.optimizer, noise_std=noise_std)
         for noised in released:
             yield self._ratios(noised.double() * self._normaliser)

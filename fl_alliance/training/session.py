@@ -200,8 +200,9 @@ class TrainingSession:
     def _optimizer(self) -> UnitOptimizer:
         """Return an optimizer without memory of earlier rounds; the hooks and the accountant stay the session's."""
         plan = self._plan
-        noise_std = plan.member_noise * float(plan.privacy.clip_norm) / plan.normaliser(self._member)
-        inner = inner_optimizer(trained_parameters(self.model), plan.optimizer, noise_std=noise_std)
+        inner = inner_optimizer(
+            trained_parameters(self.model), plan.optimizer, noise_std=plan.gradient_noise(self._member)
+        )
         optimizer = UnitOptimizer(inner, plan, self._member, self._random)
         rate = float(self._plan.privacy.sampling_rate)
         optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=rate))

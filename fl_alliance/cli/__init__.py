@@ -1,0 +1,43 @@
+"""The command line: arguments in, one call to the parties out. Each command imports what it needs and no more."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from fl_alliance.cli import audit, coordinator, institution, plan
+from fl_alliance.cli.demo import demo
+from fl_alliance.errors import AllianceError, BadConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables: records and keys would be in a log
+    help="Institutions fine-tune Qwen adapters together.",
+)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(institution.app, name="institution")
+app.add_typer(plan.app, name="plan")
+app.add_typer(audit.app, name="audit")
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """Run the command line; a named error, or a library that is not installed, becomes one line and exit code 1."""
+    try:
+        app()
+    except AllianceError as error:
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "fl_alliance":
+            raise
+        _refuse(BadConfig(f"this command needs {error.name}: install fl-alliance[institution], or [coordinator]"))
+
+
+def _refuse(error: AllianceError) -> NoReturn:
+    """Print one line, also where the text holds line ends or terminal codes of a foreign file, and leave."""
+    line = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
+    print(line, file=sys.stderr)  # noqa: T201
+    sys.exit(1)

@@ -1,0 +1,69 @@
+"""`fl-alliance audit ...`: offline, of evidence or of training itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_alliance.cli.words import Folder, console, say
+
+app = typer.Typer(no_args_is_help=True, help="Offline: of an evidence folder, or of training itself.")
+
+
+@app.command("verify")
+def audit_verify(
+    folder: Annotated[Path, typer.Argument(help="An institution's evidence folder.")],
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+) -> None:
+    """Verify signatures, chain and every epsilon of an evidence folder, offline."""
+    from fl_alliance.parties.auditor import verify_evidence
+
+    verify_evidence(folder, root=root, say=say)
+    say("the evidence holds")
+
+
+@app.command("empirical")
+def audit_empirical(
+    home: Folder,
+    plan: Annotated[Path, typer.Argument(help="The job's plan as JSON.")],
+    canaries: Annotated[int, typer.Option(help="Made-up units, each in or out by a coin.")] = 1000,
+    taken: Annotated[int | None, typer.Option("--guess-in", help="How many to guess as in.")] = None,
+    left: Annotated[int | None, typer.Option("--guess-out", help="How many to guess as out.")] = None,
+    confidence: Annotated[str, typer.Option(help="Of the lower bound.")] = "0.95",
+    public: Annotated[Path | None, typer.Option(help="Public records to train on beside the canaries.")] = None,
+    without_noise: Annotated[bool, typer.Option("--without-noise", help="TRIAL: shows what the audit finds.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
+) -> None:
+    """Train a job's plan on canaries at the institution, guess who was in, and bound epsilon from below.
+
+    Reads no private record, so nothing is charged; nothing leaves the house.
+    """
+    from fl_alliance.parties import empirical
+    from fl_alliance.parties.files import read_file, write_atomically
+    from fl_alliance.parties.planning import number
+    from fl_alliance.parties.plans import read_plan
+    from fl_alliance.training.base import quiet
+
+    quiet()
+    settings = empirical.AuditSettings(
+        canaries=canaries,
+        taken=taken,
+        left=left,
+        confidence=number("confidence", confidence),
+        noise_part=number("noise_part", "0" if without_noise else "1"),
+    )
+    with console.status("training, and looking at each step") as status:
+        result = empirical.audit(
+            home,
+            read_plan(read_file(plan, "plan")),
+            settings,
+            public=public,
+            progress=lambda step, steps: status.update(f"looked at step {step} of {steps}"),
+        )
+    for line in result.lines():
+        say(line)
+    if out is not None:
+        write_atomically(out, result.json(), mode=0o644)
+    empirical.require_unrefuted(result)

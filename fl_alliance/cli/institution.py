@@ -1,0 +1,114 @@
+"""`fl-alliance institution ...`: what the IT of a hospital or a school types."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_alliance.cli.words import Folder, check, examined, read, say
+
+app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
+
+
+@app.command("init")
+def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
+    """Make every key of the institution on site, and a request with the public halves."""
+    from fl_alliance.parties.setup import fingerprint_of
+    from fl_alliance.parties.setup import institution_init as make
+    from fl_alliance.protocol.plan import Member
+
+    check(Member, name=name, declared_units=1)
+    request = make(home, name=name)
+    say(f"send {home / 'join-request.json'} to the alliance's admin; no private key is in it")
+    say(f"key fingerprint {fingerprint_of(request)}: for the policies of your partners, by phone")
+
+
+@app.command("install")
+def institution_install(
+    home: Folder, membership: Annotated[Path, typer.Argument(help="The file that the admin sent.")]
+) -> None:
+    """Pin the alliance's roots from the membership file."""
+    from fl_alliance.parties import setup
+
+    fingerprint = setup.institution_install(home, read(setup.Membership, membership, "membership"))
+    say(f"root fingerprint {fingerprint}\ncompare it with the admin by phone before you run anything")
+
+
+@app.command("sign-policy")
+def institution_sign_policy(home: Folder, policy: Annotated[Path, typer.Argument(help="The policy as TOML.")]) -> None:
+    """Sign the institution's privacy policy."""
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.parties.plans import read_policy
+    from fl_alliance.parties.wiring import sign_policy
+
+    say(f"signed {sign_policy(home, read_policy(read_file(policy, 'policy')))}")
+
+
+@app.command("approver-key")
+def institution_approver_key(
+    key: Annotated[Path, typer.Argument(help="A new file; whoever has it can approve in this person's name.")],
+) -> None:
+    """Make the key of a person who approves plans."""
+    from fl_alliance.evidence.keys import IdentityKey
+
+    identity = IdentityKey.generate()
+    identity.save(key)
+    say(f"key fingerprint {identity.keyid}: for `approvers` in the policy")
+
+
+@app.command("approve")
+def institution_approve(
+    home: Folder,
+    plan: Annotated[Path, typer.Argument(help="The signed plan (plan.dsse.json) that the admin sent.")],
+    person: Annotated[str, typer.Option(help="Name of the person, as in the policy.")],
+    key: Annotated[Path, typer.Option(help="The person's key.")],
+) -> None:
+    """Approve a plan as a person whom the policy names, before the job is run."""
+    from fl_alliance.parties.wiring import approve_plan
+    from fl_alliance.protocol.plan import Member
+
+    check(Member, name=person, declared_units=1)
+    seen, path = approve_plan(home, plan, person=person, key=key)
+    say(
+        f"job {seen.job} of alliance {seen.alliance} with {', '.join(seen.names)}: {seen.rounds} rounds, epsilon up to "
+        f"{seen.privacy.epsilon_cap} at delta {seen.privacy.delta} for each {seen.privacy.unit}"
+    )
+    say(f"approved by {person}: {path}")
+
+
+@app.command("check")
+def institution_check(home: Folder) -> None:
+    """Check configuration, model folder and data file. Nothing leaves the house, and nothing is charged."""
+    from fl_alliance.parties.config import InstitutionConfig, load
+    from fl_alliance.parties.trainer import record_source
+    from fl_alliance.training.base import model_files
+    from fl_alliance.training.records import load_records
+
+    config = load(InstitutionConfig, home / "institution.toml")
+    for file in model_files(home / config.model_folder):
+        say(f"model {file.name} {file.digest}")
+    load_records(record_source(config.data, home))
+    say(f"records of {config.data.name} can be read, every row has its {config.data.unit_column}")
+
+
+@app.command("doctor")
+def institution_doctor(home: Folder) -> None:
+    """Say what is wrong with folder, keys, network, model, policy and ledger, and how to mend it. Reads no record."""
+    from fl_alliance.parties.doctor import examine_institution
+
+    examined(examine_institution(home))
+
+
+@app.command("run")
+def institution_run(home: Folder) -> None:
+    """Serve the alliance until interrupted. Only calls out; nothing listens."""
+    from fl_alliance.parties.wiring import run_institution
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_institution(home, keep_going=lambda: not stop.is_set(), tell=lambda line: print(line, flush=True))  # noqa: T201

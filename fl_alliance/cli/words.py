@@ -1,0 +1,60 @@
+"""What every group of commands needs: one console, a way to read a file or a value, a way to say what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from fl_alliance.errors import BadConfig, MalformedMessage
+
+if TYPE_CHECKING:
+    from fl_alliance.parties.doctor import Finding
+
+M = TypeVar("M", bound=BaseModel)
+console = Console(highlight=False)
+
+Folder = Annotated[Path, typer.Argument(help="The party's own folder.")]
+
+
+def say(line: str) -> None:
+    """Print one line as it is: a path or a name is neither wrapped nor read as markup."""
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def examined(findings: Iterable[Finding]) -> None:
+    """Print what a doctor finds, as it finds it; exit code 1 if something is wrong."""
+    wrong = 0
+    for finding in findings:
+        say(str(finding))
+        wrong += finding.state == "wrong"
+    if wrong:
+        raise typer.Exit(1)
+
+
+def read(kind: type[M], path: Path, what: str) -> M:
+    """Return the `kind` in the file `path`.
+
+    Raises:
+        BadConfig: it can't be read or is none; the text names the file and the field.
+    """
+    from fl_alliance.parties.files import read_file
+    from fl_alliance.protocol.codec import decode
+
+    try:
+        return decode(kind, read_file(path, what))
+    except MalformedMessage as error:
+        raise BadConfig(f"{what}: {path} is none ({error})") from None
+
+
+def check(kind: type[BaseModel], **values: object) -> None:
+    """Refuse values that `kind` would refuse (BadConfig names field, value and rule): before anything is written."""
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise BadConfig(problems) from None

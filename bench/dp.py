@@ -24,7 +24,7 @@ from rich.console import Console
 from bench import dp_steps, figures
 from bench.dp_steps import METHODS, PARTS, SHAPES, Case
 from bench.figures import Column, Line, Report, Row
-from fl_alliance.training.base import quiet
+from fl_alliance.training.process import prepare_process
 
 RECORDS: Final = 8
 MAX_TIME: Final = 1.08
@@ -134,7 +134,7 @@ def main(
 ) -> None:
     """Measure the time and the peak memory of a step of DP-LoRA beside plain LoRA."""
     shapes = ("tiny",) if quick else _among(shape, SHAPES)
-    quiet()
+    prepare_process()
     screen = Console(stderr=True, highlight=False)
     rows: list[Row] = []
     for name in shapes:

@@ -29,13 +29,14 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench.figures import Stopwatch
 from fl_alliance.protocol.plan import AdapterPlan, Member, OptimizerPlan, PrivacyPlan, SumPlan, TrainingPlan
-from fl_alliance.training.base import load_base, model_files, quiet
+from fl_alliance.training.base import load_base, model_files
 from fl_alliance.training.batches import Performance, Unit, groups, summed_loss
 from fl_alliance.training.dp import UnitOptimizer
 from fl_alliance.training.encode import IGNORED, Encoded, collate, pad_id
 from fl_alliance.training.gradients import UnitGradients
 from fl_alliance.training.model import adapter_size, attach_adapter, trained_parameters
 from fl_alliance.training.optimizers import inner_optimizer
+from fl_alliance.training.process import prepare_process
 from fl_alliance.training.session import TrainingSession
 
 DEMO: Final = Path(__file__).parents[1] / "deploy" / "demo" / "model"
@@ -250,7 +251,7 @@ def as_argument(case: Case) -> str:
 
 
 if __name__ == "__main__":
-    quiet()
+    prepare_process()
     asked, about = sys.argv[1], Case(**json.loads(sys.argv[2]))
     torch.set_num_threads(about.threads)
     print(json.dumps(times(about) if asked == "time" else memory(asked, about)))

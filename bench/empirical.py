@@ -24,7 +24,7 @@ from fl_alliance.parties.empirical import AuditResult, AuditSettings, audit
 from fl_alliance.privacy.planner import least_noise
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.plan import TrainingPlan
-from fl_alliance.training.base import quiet
+from fl_alliance.training.process import prepare_process
 
 DEMO = Path(__file__).parents[1] / "deploy" / "demo"
 MEMBER = "science-school"
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    quiet()
+    prepare_process()
     plan = plan_with(CLAIM)
     rows = []
     with tempfile.TemporaryDirectory() as home:

@@ -27,8 +27,8 @@ from bench.utility_data import Shares, Site, read_heart, read_medquad, split
 from bench.utility_lines import Noise, Settings, federated, plan_of, train_pooled
 from fl_alliance.privacy.accountant import PldAccountant
 from fl_alliance.privacy.events import event_of
-from fl_alliance.training.base import quiet
 from fl_alliance.training.evaluate import heldout_loss
+from fl_alliance.training.process import prepare_process
 from fl_alliance.training.records import Records
 from fl_alliance.training.session import TrainingSession
 
@@ -325,7 +325,7 @@ def begin(file: Path, threads: int) -> None:
     if not file.is_file():
         screen.print(f"skipped: {file} is not there. The data are public and not shipped: see bench/utility_data.py")
         raise typer.Exit
-    quiet()
+    prepare_process()
     torch.set_num_threads(threads)
 
 

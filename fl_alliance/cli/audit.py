@@ -44,9 +44,9 @@ def audit_empirical(
     from fl_alliance.parties.files import read_file, write_atomically
     from fl_alliance.parties.planning import number
     from fl_alliance.parties.plans import read_plan
-    from fl_alliance.training.base import quiet
+    from fl_alliance.training.process import prepare_process
 
-    quiet()
+    prepare_process()
     settings = empirical.AuditSettings(
         canaries=canaries,
         taken=taken,

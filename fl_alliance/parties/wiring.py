@@ -186,10 +186,10 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     Raises:
         BadConfig: a file is missing or wrong, or another process serves this folder.
     """
-    from fl_alliance.training.base import quiet
+    from fl_alliance.training.process import prepare_process
     from fl_alliance.transport.flower.institution import FlowerInstitutionLink
 
-    quiet()
+    prepare_process()
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
     read_file(keys.root_public, "alliance root, which `institution install` pins")  # before anything is called

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
 from fl_alliance.errors import BadModel
 from fl_alliance.protocol.plan import ModelFile
@@ -91,13 +89,6 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadModel(f"{path.name} is not JSON") from error
-
-
-def quiet() -> None:
-    """Keep bars and remarks of the libraries out of a party's log. For processes that train, not for a library."""
-    disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 
 def load_base(folder: Path, files: Sequence[ModelFile], *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:

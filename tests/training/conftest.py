@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from fl_alliance.training.base import quiet
+from fl_alliance.training.process import prepare_process
 from tests.training import tiny
 
 settings.register_profile("unhurried", deadline=None)
@@ -19,7 +19,7 @@ settings.load_profile("unhurried")  # a busy machine is no fault of the code
 def one_thread() -> None:
     """Tiny matrices gain nothing from threads, and a second test run on the machine loses."""
     torch.set_num_threads(1)
-    quiet()
+    prepare_process()
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,9 @@ def prepare(settings: DemoSettings, base: Path, folder: Path, *, threads: int) -
         BadConfig: a field of the settings, or a data file that is not there.
         BadModel, BadPlan: the model's folder, or what the adapter targets in it.
     """
-    from fl_alliance.training.base import quiet
+    from fl_alliance.training.process import prepare_process
 
-    quiet()
+    prepare_process()
     try:
         plan = make_plan(settings, base)
     except ValidationError as error:

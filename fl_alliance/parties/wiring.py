@@ -32,6 +32,7 @@ from fl_alliance.store.journal import SqliteJournal
 from fl_alliance.store.ledger_file import LedgerFile
 
 if TYPE_CHECKING:
+    from fl_alliance.parties.desk import Trainer
     from fl_alliance.transport.flower.tls import TlsFiles
 
 Tell = Callable[[str], None]
@@ -214,29 +215,49 @@ def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) ->
 
 
 def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: None) -> Callable[[bytes], bytes]:
-    """Return the handler of one institution over any link."""
-    from fl_alliance.parties.desk import InstitutionDesk
-    from fl_alliance.parties.institution import Desk, Institution
+    """Return the handler of one institution over any link: with its model, and the records that its file names."""
     from fl_alliance.parties.trainer import QwenTrainer
     from fl_alliance.training.records import dataset_digest
+
+    config = load(InstitutionConfig, home / "institution.toml")
+    identity = IdentityKey.load(setup.Keys(home).identity)
+    split = identity.derived_key(f"held-out units|{config.data.name}")
+
+    def step(done: int, steps: int) -> None:
+        tell(f"step {done}/{steps}")
+
+    return institution_with(
+        home,
+        link,
+        trainer=lambda plan: QwenTrainer(config, home, plan, split, step),
+        records_digest=lambda: dataset_digest(home / config.data.path),
+        tell=tell,
+    )
+
+
+def institution_with(
+    home: Path,
+    link: InstitutionLink,
+    *,
+    trainer: Callable[[TrainingPlan], Trainer],
+    records_digest: Callable[[], str],
+    tell: Tell = lambda _: None,
+) -> Callable[[bytes], bytes]:
+    """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed."""
+    from fl_alliance.parties.desk import InstitutionDesk
+    from fl_alliance.parties.institution import Desk, Institution
 
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
     identity = IdentityKey.load(keys.identity)
     root = read_file(keys.root_public, "alliance root")
-    ledger = ledger_file(home, config, identity)
     accounts = Accounts(
         identity=identity,
         policy=home / "policy.dsse.json",
         approvals=home / "approvals",
-        ledger=ledger,
-        dataset_digest=lambda: dataset_digest(home / config.data.path),
+        ledger=ledger_file(home, config, identity),
+        dataset_digest=records_digest,
     )
-
-    split = identity.derived_key(f"held-out units|{config.data.name}")
-
-    def step(done: int, steps: int) -> None:
-        tell(f"step {done}/{steps}")
 
     def desk() -> Desk:
         return InstitutionDesk(
@@ -245,7 +266,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
             jobs=home / "jobs",
             blobs=link.blobs,
             accounts=accounts,
-            trainer=lambda plan: QwenTrainer(config, home, plan, split, step),
+            trainer=trainer,
             public_documents={"root.pub.json": root},
             performance=Performance(processes=config.cipher_processes),
         )

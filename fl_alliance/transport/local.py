@@ -6,10 +6,12 @@ same order. `LocalInstitutionLink.serve` is the port's own loop, for tests with 
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fl_alliance.errors import LinkFailed
 from fl_alliance.protocol.ids import digest_of
@@ -21,16 +23,69 @@ Nth = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What goes wrong with one request and its reply; nothing, if nothing is given."""
+
+    drop_request: bool = False
+    drop_reply: bool = False
+    twice: bool = False
+    """The request is delivered twice."""
+    delay: int = 0
+    """The reply is held back for this many calls of `replies()`, so that later ones overtake it."""
+    misattribute: str | None = None
+    """The reply is handed over as if it came from this other member."""
+
+
+class FaultSource(Protocol):
+    """Says of every request what goes wrong with it; of the same one always the same."""
+
+    def of(self, nth: Nth) -> Fault:
+        """Return the fault of one request."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What the carrier does wrong. Every fault names a member and the ordinal of a request to it."""
+    """Faults by name: each is of a member and the ordinal of a request to it. See `Fault`."""
 
     drop_request: Set[Nth] = frozenset()
     drop_reply: Set[Nth] = frozenset()
     deliver_twice: Set[Nth] = frozenset()
     delay: Mapping[Nth, int] = field(default_factory=dict)
-    """The reply is held back for this many calls of `replies()`, so that later ones overtake it."""
     misattribute: Mapping[Nth, str] = field(default_factory=dict)
-    """The reply is handed over as if it came from this other member."""
+
+    def of(self, nth: Nth) -> Fault:
+        """Return the fault of one request."""
+        return Fault(
+            drop_request=nth in self.drop_request,
+            drop_reply=nth in self.drop_reply,
+            twice=nth in self.deliver_twice,
+            delay=self.delay.get(nth, 0),
+            misattribute=self.misattribute.get(nth),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomFaults:
+    """Faults at random, each at its own rate: drawn for a message from the seed, its member and its ordinal alone."""
+
+    seed: int
+    lose: float = 0.0
+    """Of the requests, and of the replies."""
+    duplicate: float = 0.0
+    delay: float = 0.0
+    longest_delay: int = 40
+    """In calls of `replies()`."""
+
+    def of(self, nth: Nth) -> Fault:
+        """Return the fault of one request."""
+        draw = random.Random(f"{self.seed}|{nth[0]}|{nth[1]}")  # noqa: S311  # faults to test with, nothing secret
+        lost, unheard, twice, late = (draw.random() for _ in range(4))
+        return Fault(
+            drop_request=lost < self.lose,
+            drop_reply=unheard < self.lose,
+            twice=twice < self.duplicate,
+            delay=draw.randint(1, self.longest_delay) if late < self.delay else 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -43,10 +98,10 @@ class _Request:
 class LocalHub:
     """The wire between one coordinator and its members. Every method may be called from any thread."""
 
-    def __init__(self, members: Iterable[str], blobs: Blobs, faults: Faults | None = None) -> None:
+    def __init__(self, members: Iterable[str], blobs: Blobs, faults: FaultSource | None = None) -> None:
         self.members = frozenset(members)
         self.blobs = blobs
-        self.faults = faults or Faults()
+        self.faults: FaultSource = faults or Faults()
         self.offline: set[str] = set()
         """Members that are away now; what is asked of them waits. A test may change it at any time."""
         self._handlers: dict[str, Handler] = {}
@@ -91,8 +146,9 @@ class LocalHub:
         with self._changed:
             self._asked[member] += 1
             request = _Request(member, (member, self._asked[member]), data)
-            if request.nth not in self.faults.drop_request:
-                self._inboxes[member].extend([request] * (2 if request.nth in self.faults.deliver_twice else 1))
+            fault = self.faults.of(request.nth)
+            if not fault.drop_request:
+                self._inboxes[member].extend([request] * (2 if fault.twice else 1))
             self._changed.notify_all()
 
     def _next_request(self, member: str) -> _Request | None:
@@ -105,12 +161,12 @@ class LocalHub:
             payload, failure = handler(request.data), None
         except Exception as error:  # the border to foreign code: only the type's name crosses
             payload, failure = None, type(error).__name__
-        if request.nth in self.faults.drop_reply:
+        fault = self.faults.of(request.nth)
+        if fault.drop_reply:
             return
-        member = self.faults.misattribute.get(request.nth, request.member)
-        reply = Reply(member, digest_of(request.data), payload, failure)
+        reply = Reply(fault.misattribute or request.member, digest_of(request.data), payload, failure)
         with self._changed:
-            self._outbox.append((self.faults.delay.get(request.nth, 0), reply))
+            self._outbox.append((fault.delay, reply))
             self._changed.notify_all()
 
     def _pump(self) -> None:

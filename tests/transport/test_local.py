@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fl_alliance.errors import LinkFailed
-from fl_alliance.transport.local import Faults, LocalHub
+from fl_alliance.transport.local import Fault, Faults, LocalHub, RandomFaults
 from tests.transport.stores import FolderBlobs
 
 
@@ -52,6 +52,25 @@ def test_a_delayed_reply_is_overtaken(tmp_path) -> None:
 def test_a_reply_can_be_handed_over_in_anothers_name(tmp_path) -> None:
     hub = hub_with(tmp_path, Faults(misattribute={("lagos", 1): "oslo"}))
     assert exchange(hub, ("lagos", b"1")) == [("oslo", b"lagos 1")]
+
+
+def test_faults_at_random_come_at_their_rates_and_the_same_from_the_same_seed() -> None:
+    messages = [("lagos", number) for number in range(1, 4001)]
+    source = RandomFaults(seed=1, lose=0.1, duplicate=0.2, delay=0.3, longest_delay=5)
+    faults = [source.of(nth) for nth in messages]
+    rates = {
+        "drop_request": (sum(fault.drop_request for fault in faults), 0.1),
+        "drop_reply": (sum(fault.drop_reply for fault in faults), 0.1),
+        "twice": (sum(fault.twice for fault in faults), 0.2),
+        "delay": (sum(fault.delay > 0 for fault in faults), 0.3),
+    }
+    for name, (seen, rate) in rates.items():  # six standard deviations
+        assert abs(seen - 4000 * rate) < 6 * (4000 * rate * (1 - rate)) ** 0.5, name
+    assert {fault.delay for fault in faults} == set(range(6))
+    assert sum(fault.drop_request and fault.drop_reply for fault in faults) < 90  # one does not go with the other
+    assert [source.of(nth) for nth in reversed(messages)] == faults[::-1]
+    assert [RandomFaults(seed=2, lose=0.1).of(nth) for nth in messages] != faults
+    assert RandomFaults(seed=1).of(("lagos", 1)) == Fault()
 
 
 def test_what_is_asked_of_an_absent_member_waits(tmp_path) -> None:

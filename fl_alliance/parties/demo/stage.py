@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Protocol
@@ -60,23 +60,44 @@ def prepare(settings: DemoSettings, base: Path, folder: Path, *, threads: int) -
         for path in (base / site.train, base / site.heldout):
             if not path.is_file():
                 raise BadConfig(f"institutions: {site.name} names {path}, which is not a file")
-    coordinator, port = folder / "coordinator", free_port()
-    setup.coordinator_init(coordinator, alliance=settings.alliance, host="127.0.0.1", port=port)
-    partners = []
-    for site in settings.institutions:
-        home = folder / site.name
-        request = setup.institution_init(home, name=site.name)
-        setup.institution_install(home, setup.coordinator_admit(coordinator, request))
-        _configure(settings, base, home, site, port, threads)
-        partners.append(Partner(name=site.name, key=setup.fingerprint_of(request)))
-    for site in settings.institutions:
-        wiring.sign_policy(folder / site.name, _policy(settings, site, partners))
-    setup.publish_members(coordinator)
-    wiring.propose(coordinator, plan)
+    port = free_port()
+    found(
+        folder,
+        settings.alliance,
+        {site.name: _configuration(settings, base, site, port, threads) for site in settings.institutions},
+        lambda partners: {site.name: _policy(settings, site, partners) for site in settings.institutions},
+        port=port,
+    )
+    wiring.propose(folder / COORDINATOR, plan)
     return plan
 
 
-def _configure(settings: DemoSettings, base: Path, home: Path, site: Site, port: int, threads: int) -> None:
+def found(
+    folder: Path,
+    alliance: str,
+    configurations: Mapping[str, str],
+    policies: Callable[[Sequence[Partner]], Mapping[str, InstitutionPolicy]],
+    *,
+    port: int,
+) -> None:
+    """Make the folders and keys of a coordinator and its institutions below `folder`; sign members and policies.
+
+    `configurations`: an `institution.toml` for each name. `policies` gets all institutions as partners.
+    """
+    coordinator, partners = folder / COORDINATOR, []
+    setup.coordinator_init(coordinator, alliance=alliance, host="127.0.0.1", port=port)
+    for name, configuration in configurations.items():
+        home = folder / name
+        request = setup.institution_init(home, name=name)
+        setup.institution_install(home, setup.coordinator_admit(coordinator, request))
+        write_atomically(home / "institution.toml", configuration.encode())
+        partners.append(Partner(name=name, key=setup.fingerprint_of(request)))
+    for name, policy in policies(partners).items():
+        wiring.sign_policy(folder / name, policy)
+    setup.publish_members(coordinator)
+
+
+def _configuration(settings: DemoSettings, base: Path, site: Site, port: int, threads: int) -> str:
     columns = settings.columns
     table: dict[str, str | int] = {
         "name": site.name,
@@ -92,8 +113,7 @@ def _configure(settings: DemoSettings, base: Path, home: Path, site: Site, port:
         "prompt_column": columns.prompt,
         "answer_column": columns.answer,
     }
-    text = f"{_toml(table)}\n[data]\n{_toml(data)}"
-    write_atomically(home / "institution.toml", text.encode())
+    return f"{toml(table)}\n[data]\n{toml(data)}"
 
 
 def _policy(settings: DemoSettings, site: Site, partners: Sequence[Partner]) -> InstitutionPolicy:
@@ -107,12 +127,17 @@ def _policy(settings: DemoSettings, site: Site, partners: Sequence[Partner]) -> 
         delta_max=settings.privacy.delta,
         allowed_units=(settings.privacy.unit,),
         minimum_members=3,
-        partners=tuple(sorted((p for p in partners if p.name != site.name), key=lambda partner: partner.name)),
+        partners=others(partners, site.name),
     )
 
 
-def _toml(table: Mapping[str, str | int]) -> str:
-    """Strings and numbers are written alike in JSON and TOML."""
+def others(partners: Sequence[Partner], name: str) -> tuple[Partner, ...]:
+    """Return all but `name`, as its policy lists them."""
+    return tuple(sorted((p for p in partners if p.name != name), key=lambda partner: partner.name))
+
+
+def toml(table: Mapping[str, str | int]) -> str:
+    """Return the lines of a table: strings and numbers are written alike in JSON and TOML."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, check, examined, read, say
+from fl_alliance.cli.words import Folder, check, examined, read, say, stop_at_signals, tell
 from fl_alliance.errors import JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
@@ -47,7 +47,7 @@ def coordinator_admit(
 
 @app.command("propose")
 def coordinator_propose(home: Folder, plan: Annotated[Path, typer.Argument(help="The plan as JSON.")]) -> None:
-    """Sign a training plan as a job."""
+    """Sign a training plan as a job, and queue it."""
     from fl_alliance.parties.files import read_file
     from fl_alliance.parties.plans import read_plan
     from fl_alliance.parties.wiring import propose
@@ -61,10 +61,31 @@ def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name 
     from fl_alliance.parties.wiring import run_coordinator
     from fl_alliance.rounds.coordinator import Aborted
 
-    state = run_coordinator(home, job, tell=lambda line: print(line, flush=True))  # noqa: T201
+    state = run_coordinator(home, job, tell=tell)
     if isinstance(state, Aborted):
         raise JobAborted(state.reason)
     say(f"job {job} is finished: every member that stayed has the adapter")
+
+
+@app.command("serve")
+def coordinator_serve(home: Folder) -> None:
+    """Run queued jobs one after the other, until interrupted; go on with one that was interrupted."""
+    from fl_alliance.parties.wiring import serve_coordinator
+
+    serve_coordinator(home, stop=stop_at_signals(), tell=tell)
+
+
+@app.command("cancel")
+def coordinator_cancel(
+    home: Folder,
+    job: Annotated[str, typer.Argument(help="Name of a proposed job.")],
+    reason: Annotated[str, typer.Option(help="What the members are told.")] = "cancelled by the alliance's admin",
+) -> None:
+    """Take a job out of the queue, or end it where it is; the service that runs it obeys at once."""
+    from fl_alliance.parties.wiring import cancel_job
+
+    cancel_job(home, job, reason)
+    say(f"job {job} is cancelled: {reason}")
 
 
 @app.command("doctor")

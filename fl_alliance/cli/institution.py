@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, check, examined, read, say
+from fl_alliance.cli.words import Folder, check, examined, read, say, stop_at_signals, tell
 
 app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
 
@@ -108,7 +106,5 @@ def institution_run(home: Folder) -> None:
     """Serve the alliance until interrupted. Only calls out; nothing listens."""
     from fl_alliance.parties.wiring import run_institution
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run_institution(home, keep_going=lambda: not stop.is_set(), tell=lambda line: print(line, flush=True))  # noqa: T201
+    stop = stop_at_signals()
+    run_institution(home, keep_going=lambda: not stop.is_set(), tell=tell)

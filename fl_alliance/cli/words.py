@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -24,6 +26,24 @@ Folder = Annotated[Path, typer.Argument(help="The party's own folder.")]
 def say(line: str) -> None:
     """Print one line as it is: a path or a name is neither wrapped nor read as markup."""
     console.print(line, soft_wrap=True, markup=False)
+
+
+def tell(line: str) -> None:
+    """Print what a service reports, at once: whoever reads it may be a file."""
+    print(line, flush=True)  # noqa: T201
+
+
+def stop_at_signals() -> threading.Event:
+    """Return what SIGTERM or SIGINT sets: the service leaves in good order. A second one ends it at once."""
+    stop = threading.Event()
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    return stop
 
 
 def examined(findings: Iterable[Finding]) -> None:

@@ -67,19 +67,26 @@ class Coordinator:
         ask_again_seconds: float = 90.0,
         farewell_seconds: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
+        cancelled: Callable[[], str | None] = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`clock` gives seconds that only grow: phases and farewells are measured with it."""
+        """`clock` gives seconds that only grow: phases and farewells are measured with it.
+
+        `cancelled` gives the reason once the admin ends the job. Once `stopping` is true `run` leaves between two
+        events, and another `run` goes on.
+        """
         self._identity, self._address, self._job = identity, address, job
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._heads, self._tell, self._ask_again = folder, heads, tell, ask_again_seconds
         self._farewell_seconds, self._clock = farewell_seconds, clock
+        self._cancelled, self._stopping = cancelled, stopping
         self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
         self._due: dict[str, tuple[float, float]] = {}
         """By member: when to ask again for what it owes, and how long the wait until then is."""
         self.state = self._replay()
 
     def run(self) -> machine.State:
-        """Run the job to its end and return the last state (`Finished` or `Aborted`)."""
+        """Run the job to its end and return the last state (`Finished` or `Aborted`; another one when stopped)."""
         try:
             return self._run()
         finally:
@@ -89,7 +96,10 @@ class Coordinator:
         self._run_effects(machine.outstanding(self.state))
         started = self._clock()
         phase = _phase(self.state)
-        while not isinstance(self.state, machine.Finished | machine.Aborted):
+        while not self._over:
+            if self._stopping():
+                return self.state
+            self._obey()
             for reply in self._link.replies(timeout=0.5):
                 self._take(reply)
             if _phase(self.state) != phase:
@@ -98,12 +108,21 @@ class Coordinator:
         self._let_them_hear()
         return self.state
 
+    @property
+    def _over(self) -> bool:
+        return isinstance(self.state, machine.Finished | machine.Aborted)
+
+    def _obey(self) -> None:
+        """End the job if the admin says so."""
+        if (reason := self._cancelled()) is not None:
+            self._event(machine.Cancelled(reason))
+
     def _let_them_hear(self) -> None:
         """After an abort, give the members some seconds to fetch the news; a late answer to something else is none."""
         asks = [ask for ask in machine.outstanding(self.state) if isinstance(ask, machine.Ask)]
         left = {(ask.member, digest_of(self._request(ask))) for ask in asks}
         end = self._clock() + self._farewell_seconds
-        while left and self._clock() < end:
+        while left and self._clock() < end and not self._stopping():
             left -= {(reply.member, reply.request) for reply in self._link.replies(timeout=0.2)}
 
     # ---- events

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, loa
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
+from fl_alliance.parties.job_queue import JobQueue
 from fl_alliance.parties.mail import Address
+from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.plan import TrainingPlan
@@ -28,7 +31,7 @@ from fl_alliance.protocol.sizes import require_sendable
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import Journal, SqliteJournal
 from fl_alliance.store.ledger_file import LedgerFile
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ Tell = Callable[[str], None]
 
 
 def propose(home: Path, plan: TrainingPlan) -> Path:
-    """Sign `plan` as a job of the coordinator in `home`; return where it is kept.
+    """Sign `plan` as a job of the coordinator in `home` and queue it; return where it is kept.
 
     Raises:
         BadPlan: a member is not admitted, another alliance is named, the job has another plan already, or its messages
@@ -60,7 +63,23 @@ def propose(home: Path, plan: TrainingPlan) -> Path:
     if path.exists() and path.read_bytes() != envelope:
         raise BadPlan(f"job: {plan.job!r} has another plan already, choose another name")
     write_atomically(path, envelope)
+    with open_journal(home) as journal:
+        JobQueue(journal).proposed(plan.job)
     return path
+
+
+def cancel_job(home: Path, job: str, reason: str) -> None:
+    """Order that a job of the coordinator in `home` ends; who runs it, now or later, obeys.
+
+    Raises:
+        BadConfig: `home` is no coordinator's folder, or the reason is empty or too long.
+        OutOfOrder: there is no such job, or it is over.
+    """
+    load(CoordinatorConfig, home / "coordinator.toml")
+    if not 0 < len(reason) <= 400:
+        raise BadConfig(f"reason: {len(reason)} characters, must be 1 to 400")
+    with open_journal(home) as journal:
+        JobQueue(journal).cancel(job, reason)
 
 
 def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> machine.State:
@@ -69,28 +88,76 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
     Raises:
         BadConfig: a file is missing or wrong, or another process runs a job of this folder.
     """
-    from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
-
     config = load(CoordinatorConfig, home / "coordinator.toml")
-    keys = setup.Keys(home)
     plan = home / "jobs" / job / "plan.dsse.json"
     read_file(plan, "plan, which `coordinator propose` signs")  # before anything listens
     blobs = FolderBlobs(home / "blobs")
-    with only_process(home):
-        link = FlowerCoordinatorLink(
-            host=config.host,
-            port=config.port,
-            database=home / "flower.db",
-            tls=tls_files(keys),
-            nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
-            blobs=blobs,
-            home=home / "flower",
-        )
-        try:
-            tell(f"listening on {config.host}:{config.port}, mutual TLS")
-            return coordinator(home, job, link, blobs, tell=tell).run()
-        finally:
-            link.close()
+    with only_process(home), open_journal(home) as journal, coordinator_link(home, config, blobs) as link:
+        tell(f"listening on {config.host}:{config.port}, mutual TLS")
+        state = coordinator(home, job, link, blobs, journal=journal, tell=tell).run()
+        note_the_end(JobQueue(journal), job, state)
+        return state
+
+
+def serve_coordinator(home: Path, *, stop: Stop, tell: Tell = lambda _: None) -> None:
+    """Run the queued jobs of the coordinator in `home` over Flower, one after the other, until `stop` is set.
+
+    Raises:
+        BadConfig: a file is missing or wrong, or another process serves this folder.
+    """
+    config = load(CoordinatorConfig, home / "coordinator.toml")
+    blobs = FolderBlobs(home / "blobs")
+    with only_process(home), open_journal(home) as journal, coordinator_link(home, config, blobs) as link:
+        tell(f"listening on {config.host}:{config.port}, mutual TLS")
+        service(home, link, blobs, journal, stop=stop, tell=tell).run()
+
+
+def service(
+    home: Path,
+    link: CoordinatorLink,
+    blobs: Blobs,
+    journal: Journal,
+    *,
+    stop: Stop,
+    tell: Tell = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> CoordinatorService:
+    """Return the service of the coordinator in `home` over any link."""
+
+    def begin(job: str) -> Coordinator:
+        return coordinator(home, job, link, blobs, journal=journal, tell=tell, clock=clock, stopping=stop.is_set)
+
+    return CoordinatorService(queue=JobQueue(journal), link=link, coordinator=begin, stop=stop, tell=tell)
+
+
+@contextlib.contextmanager
+def open_journal(home: Path) -> Iterator[Journal]:
+    """Open the coordinator's journal, and close it at the end; the service may run meanwhile."""
+    journal = SqliteJournal(home / "journal.db")
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@contextlib.contextmanager
+def coordinator_link(home: Path, config: CoordinatorConfig, blobs: Blobs) -> Iterator[CoordinatorLink]:
+    """Listen for the admitted members over Flower, and close the door at the end."""
+    from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
+
+    link = FlowerCoordinatorLink(
+        host=config.host,
+        port=config.port,
+        database=home / "flower.db",
+        tls=tls_files(setup.Keys(home)),
+        nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
+        blobs=blobs,
+        home=home / "flower",
+    )
+    try:
+        yield link
+    finally:
+        link.close()
 
 
 def coordinator(
@@ -99,9 +166,11 @@ def coordinator(
     link: CoordinatorLink,
     blobs: Blobs,
     *,
+    journal: Journal | None = None,
     tell: Tell = lambda _: None,
     ask_again: float = 90.0,
     clock: Callable[[], float] = time.monotonic,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Coordinator:
     """Return the shell of one job over any link."""
     config = load(CoordinatorConfig, home / "coordinator.toml")
@@ -113,11 +182,12 @@ def coordinator(
     envelope = read_file(folder / "plan.dsse.json", "plan of the job")
     plan = open_document(envelope, TrainingPlan, public_key=identity.public)
     people = open_document(members, AllianceMembers, public_key=root)
+    events = journal or SqliteJournal(home / "journal.db")
     return Coordinator(
         identity=identity,
         address=Address(setup.COORDINATOR, setup.COORDINATOR, keys_of(people)),
         job=machine.Job(plan, envelope, members),
-        journal=SqliteJournal(home / "journal.db"),
+        journal=events,
         link=link,
         blobs=blobs,
         adder=UploadAdder(plan, blobs, Performance(processes=config.cipher_processes)),
@@ -126,6 +196,8 @@ def coordinator(
         tell=tell,
         ask_again_seconds=ask_again,
         clock=clock,
+        cancelled=lambda: JobQueue(events).cancelled(job),
+        stopping=stopping,
     )
 
 

@@ -19,6 +19,8 @@
     |   `-- OutOfRange              a decoded digit or coordinate outside its range
     |-- SecretUnavailable           fewer shares than the threshold, or a share that does not open
     |-- StoreFailed                 journal, blob store or key file cannot be used
+    |   |-- StoreTaken              another process serves the database
+    |   `-- StoreTooNew             a newer program has changed the database's tables
     |-- LinkFailed                  the transport could not carry the bytes
     |-- JobAborted                  the job ended with a stated reason
     `-- EvidenceRefused             an auditor's step failed; names the file and the step
@@ -107,6 +109,14 @@ class SecretUnavailable(AllianceError):
 
 class StoreFailed(AllianceError):
     """The journal, the blob store or a key file can't be used."""
+
+
+class StoreTaken(StoreFailed):
+    """Another process serves the database."""
+
+
+class StoreTooNew(StoreFailed):
+    """A newer program has changed the database's tables."""
 
 
 class LinkFailed(AllianceError):

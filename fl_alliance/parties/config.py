@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from fl_alliance.errors import BadConfig
 from fl_alliance.parties.files import read_file
 from fl_alliance.protocol.ids import Name
 
 C = TypeVar("C", bound=BaseModel)
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 CipherProcesses = Annotated[int, Field(ge=0, le=64)]
@@ -22,6 +26,12 @@ foreign ciphertexts are parsed in the party's own process."""
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Database = Annotated[SecretStr, Field(min_length=1)]
+"""URL of the party's PostgreSQL database, postgresql+psycopg://USER@HOST/DATABASE, for this party alone; unset: SQLite
+in the party's folder. `${NAME}` in it is the environment variable NAME: the whole URL, or a part of it, then in any
+characters. Without a password in it, PGPASSWORD or ~/.pgpass gives one. It is never shown."""
 
 
 class DataConfig(_Config):
@@ -52,6 +62,7 @@ class InstitutionConfig(_Config):
     gradient_checkpointing: bool = False
     """Train with less memory and more time (each block runs forward twice); never another result."""
     cipher_processes: CipherProcesses = 1
+    database: Database | None = None
 
 
 class CoordinatorConfig(_Config):
@@ -59,6 +70,7 @@ class CoordinatorConfig(_Config):
 
     alliance: Name
     cipher_processes: CipherProcesses = 1
+    database: Database | None = None
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
 
@@ -76,4 +88,30 @@ def load(kind: type[C], path: Path) -> C:
         raise BadConfig(f"{path}: not TOML ({error})") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise BadConfig(f"{path}: {problems}") from error
+        raise BadConfig(f"{path}: {_without_passwords(problems)}") from None
+
+
+def database_url(config: InstitutionConfig | CoordinatorConfig) -> str | None:
+    """Return the URL of the party's database, with the environment's variables in it; None: it has none.
+
+    Raises:
+        BadConfig: a variable is not set.
+    """
+    if config.database is None:
+        return None
+    url = config.database.get_secret_value()
+    if whole := _VARIABLE.fullmatch(url):
+        return _from_environment(whole)
+    return _VARIABLE.sub(lambda found: quote(_from_environment(found), safe=""), url)
+
+
+def _from_environment(variable: re.Match[str]) -> str:
+    name = variable[1]
+    if name not in os.environ:
+        raise BadConfig(f"database: the environment variable {name} is not set")
+    return os.environ[name]
+
+
+def _without_passwords(text: str) -> str:
+    """Take the passwords of URLs out of a text, also of those in a field with the wrong name."""
+    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)

@@ -16,7 +16,7 @@ from fl_alliance.parties import setup
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.approvals import sign_approval
-from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
+from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, database_url, load
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
@@ -31,7 +31,7 @@ from fl_alliance.protocol.sizes import require_sendable
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg.worker import Performance
 from fl_alliance.store.blobs import FolderBlobs
-from fl_alliance.store.journal import Journal, SqliteJournal
+from fl_alliance.store.journal import Journal, SqlJournal
 from fl_alliance.store.ledger_file import LedgerFile
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
     plan = home / "jobs" / job / "plan.dsse.json"
     read_file(plan, "plan, which `coordinator propose` signs")  # before anything listens
     blobs = FolderBlobs(home / "blobs")
-    with only_process(home), open_journal(home) as journal, coordinator_link(home, config, blobs) as link:
+    with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
         state = coordinator(home, job, link, blobs, journal=journal, tell=tell).run()
         note_the_end(JobQueue(journal), job, state)
@@ -107,7 +107,7 @@ def serve_coordinator(home: Path, *, stop: Stop, tell: Tell = lambda _: None) ->
     """
     config = load(CoordinatorConfig, home / "coordinator.toml")
     blobs = FolderBlobs(home / "blobs")
-    with only_process(home), open_journal(home) as journal, coordinator_link(home, config, blobs) as link:
+    with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
         service(home, link, blobs, journal, stop=stop, tell=tell).run()
 
@@ -131,13 +131,24 @@ def service(
 
 
 @contextlib.contextmanager
-def open_journal(home: Path) -> Iterator[Journal]:
-    """Open the coordinator's journal, and close it at the end; the service may run meanwhile."""
-    journal = SqliteJournal(home / "journal.db")
+def open_journal(home: Path, *, serves: bool = False) -> Iterator[Journal]:
+    """Open the coordinator's journal, and close it at the end; the service, which `serves`, may run meanwhile."""
+    journal = journal_of(home, load(CoordinatorConfig, home / "coordinator.toml"), serves=serves)
     try:
         yield journal
     finally:
         journal.close()
+
+
+def journal_of(home: Path, config: CoordinatorConfig | InstitutionConfig, *, serves: bool = False) -> SqlJournal:
+    """Open a party's journal: in the database that its configuration names, else in a file of its folder.
+
+    Raises:
+        BadConfig: the database's URL is wrong.
+        StoreTaken: another process serves it, and this one would.
+        StoreFailed: it can't be used.
+    """
+    return SqlJournal(database_url(config) or home / "journal.db", serves=serves)
 
 
 @contextlib.contextmanager
@@ -182,7 +193,7 @@ def coordinator(
     envelope = read_file(folder / "plan.dsse.json", "plan of the job")
     plan = open_document(envelope, TrainingPlan, public_key=identity.public)
     people = open_document(members, AllianceMembers, public_key=root)
-    events = journal or SqliteJournal(home / "journal.db")
+    events = journal or journal_of(home, config)
     return Coordinator(
         identity=identity,
         address=Address(setup.COORDINATOR, setup.COORDINATOR, keys_of(people)),
@@ -274,7 +285,7 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
             node_key=keys.node_key,
             state=home / "flower",
         )
-        handler = institution(home, link, tell=tell)
+        handler = institution(home, link, serves=True, tell=tell)
         tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
         link.serve(handler, keep_going=keep_going)
 
@@ -286,8 +297,13 @@ def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) ->
     )
 
 
-def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: None) -> Callable[[bytes], bytes]:
-    """Return the handler of one institution over any link: with its model, and the records that its file names."""
+def institution(
+    home: Path, link: InstitutionLink, *, serves: bool = False, tell: Tell = lambda _: None
+) -> Callable[[bytes], bytes]:
+    """Return the handler of one institution over any link: with its model, and the records that its file names.
+
+    `serves`: see `journal_of`.
+    """
     from fl_alliance.parties.trainer import QwenTrainer
     from fl_alliance.training.records import dataset_digest
 
@@ -303,6 +319,7 @@ def institution(home: Path, link: InstitutionLink, *, tell: Tell = lambda _: Non
         link,
         trainer=lambda plan: QwenTrainer(config, home, plan, split, step),
         records_digest=lambda: dataset_digest(home / config.data.path),
+        serves=serves,
         tell=tell,
     )
 
@@ -313,6 +330,7 @@ def institution_with(
     *,
     trainer: Callable[[TrainingPlan], Trainer],
     records_digest: Callable[[], str],
+    serves: bool = False,
     tell: Tell = lambda _: None,
 ) -> Callable[[bytes], bytes]:
     """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed."""
@@ -351,7 +369,7 @@ def institution_with(
         coordinator=setup.COORDINATOR,
         members=keys.members.read_bytes() if keys.members.exists() else None,
         desk=desk,
-        replies=SqliteJournal(home / "journal.db"),
+        replies=journal_of(home, config, serves=serves),
         keep_members=functools.partial(write_atomically, keys.members),
         tell=tell,
     )

@@ -54,7 +54,7 @@ from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds import institution as machine
 from fl_alliance.store import ledger_file
 from fl_alliance.store.blobs import FolderBlobs
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import SqlJournal
 from fl_alliance.store.ledger_file import LedgerFile
 from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
 from tests.parties.processes import replies
@@ -199,7 +199,7 @@ def open_house(house: House) -> Shell:
     root = key_of("root")
     shell = Shell(
         name=ME, alliance="clinics", identity=KEY, root=root.public, coordinator=OFFICE,
-        members=sign_document(root, members_of()), desk=lambda: desk, replies=SqliteJournal(house.home / "journal.db"),
+        members=sign_document(root, members_of()), desk=lambda: desk, replies=SqlJournal(house.home / "journal.db"),
     )  # fmt: skip
     shell.desk = desk
     return shell

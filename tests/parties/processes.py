@@ -66,7 +66,7 @@ def journal(home: Path, job: str) -> list[tuple[str, bytes]]:
     except sqlite3.OperationalError:
         return []
     try:
-        return connection.execute("select kind, body from events where job = ? order by number", (job,)).fetchall()
+        return connection.execute("select kind, body from events where job = ? order by place", (job,)).fetchall()
     except sqlite3.OperationalError:
         return []
     finally:

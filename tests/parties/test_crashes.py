@@ -11,7 +11,7 @@ from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.rounds import coordinator as machine
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import SqlJournal
 from tests.parties.conftest import SITES, Alliance
 
 Build = Callable[..., Alliance]
@@ -27,9 +27,9 @@ class Guillotine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
         self.deaths: list[str] = []
         self._seen: set[bytes] = set()
-        self._append = SqliteJournal.append
+        self._append = SqlJournal.append
         self._before = before
-        monkeypatch.setattr(SqliteJournal, "append", lambda *args: self._falls(*args))
+        monkeypatch.setattr(SqlJournal, "append", lambda *args: self._falls(*args))
 
     def _falls(self, journal: Any, job: str, kind: str, body: bytes) -> None:
         first, place = self._first_time(kind, body), f"{kind} {len(journal.events(job))}"

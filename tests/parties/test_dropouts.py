@@ -18,7 +18,7 @@ from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.rounds import institution as seat
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import SqlJournal
 from fl_alliance.training.model import adapter_digest
 from tests.parties.conftest import FOUR, SITES, Alliance
 
@@ -152,9 +152,9 @@ def test_a_coordinator_killed_as_the_deadline_passes_finishes_without_the_one_th
 ):
     alliance = build(**SHAPE)
     vanishes(alliance, GONE, "share-delivery")
-    append, deaths = SqliteJournal.append, []
+    append, deaths = SqlJournal.append, []
 
-    def falls(journal: SqliteJournal, job: str, kind: str, body: bytes) -> None:
+    def falls(journal: SqlJournal, job: str, kind: str, body: bytes) -> None:
         dies = kind == "deadline-passed" and not deaths
         if written or not dies:
             append(journal, job, kind, body)
@@ -162,7 +162,7 @@ def test_a_coordinator_killed_as_the_deadline_passes_finishes_without_the_one_th
             deaths.append(body)
             raise Killed
 
-    monkeypatch.setattr(SqliteJournal, "append", falls)
+    monkeypatch.setattr(SqlJournal, "append", falls)
     with pytest.raises(Killed):
         run(alliance)
     the_others_finish(alliance, run(alliance))

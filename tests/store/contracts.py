@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,12 +15,13 @@ from fl_alliance.store.journal import Journal
 class JournalContract:
     """`again` opens the same journal a second time, as a restart does."""
 
-    def again(self, home: Path) -> Journal:
+    @pytest.fixture
+    def again(self) -> Callable[[], Journal]:
         raise NotImplementedError
 
     @pytest.fixture
-    def journal(self, tmp_path: Path) -> Journal:
-        return self.again(tmp_path)
+    def journal(self, again: Callable[[], Journal]) -> Journal:
+        return again()
 
     def test_events_come_back_in_the_order_in_which_they_were_added(self, journal: Journal) -> None:
         given = [(f"kind-{number % 3}", bytes([number])) for number in range(40)]
@@ -47,9 +47,9 @@ class JournalContract:
         assert journal.events("job") == [("kind", b"1")]
         assert journal.events("job-3") == []
 
-    def test_what_was_added_is_there_after_a_restart(self, journal: Journal, tmp_path: Path) -> None:
+    def test_what_was_added_is_there_after_a_restart(self, journal: Journal, again: Callable[[], Journal]) -> None:
         journal.append("job", "kind", b"1")
-        second = self.again(tmp_path)
+        second = again()
         assert second.events("job") == [("kind", b"1")]
         second.append("job", "kind", b"2")
         assert journal.events("job") == [("kind", b"1"), ("kind", b"2")]

@@ -1,4 +1,4 @@
-"""The journal in SQLite: the contract, and what kill -9, a second process and a bad file do to it."""
+"""The journal on both databases: the contract, and what kill -9, a second process and a bad file do to it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from sqlalchemy import text
 
 from fl_alliance.errors import StoreFailed
 from fl_alliance.protocol.ids import digest_of
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.engines import sqlite_engine
+from fl_alliance.store.journal import Journal, SqlJournal
 from tests.store.contracts import JournalContract
 
 WRITER = """
 import sys
 from pathlib import Path
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import SqlJournal
 print("ready", flush=True)
 sys.stdin.readline()
-journal = SqliteJournal(Path(sys.argv[1]))
+where = sys.argv[1]
+journal = SqlJournal(where if "://" in where else Path(where))
 for number in range(int(sys.argv[3])):
     journal.append("job", sys.argv[2], number.to_bytes(4, "big") * 5000)
     journal.keep_reply(f"{sys.argv[2]}-{number}", number.to_bytes(4, "big"))
@@ -29,10 +31,10 @@ for number in range(int(sys.argv[3])):
 """
 
 
-def writer(path: Path, kind: str, count: int) -> subprocess.Popen[str]:
+def writer(where: Path | str, kind: str, count: int) -> subprocess.Popen[str]:
     """A process that waits for a line, then adds `count` events and says the number of each that was added."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), kind, str(count)],
+        [sys.executable, "-c", WRITER, str(where), kind, str(count)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -48,15 +50,15 @@ def start(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-class TestSqliteJournal(JournalContract):
-    def again(self, home: Path) -> SqliteJournal:
-        return SqliteJournal(home / "journal.db")
+class TestSqlJournal(JournalContract):
+    @pytest.fixture
+    def again(self, where: Path | str) -> Callable[[], Journal]:
+        return lambda: SqlJournal(where)
 
 
-def test_killed_at_any_moment_it_holds_every_event_and_reply_that_was_acknowledged(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
+def test_killed_at_any_moment_it_holds_every_event_and_reply_that_was_acknowledged(where: Path | str) -> None:
     for run, lines in enumerate((1, 7, 40)):
-        process = writer(path, f"run-{run}", 100_000)
+        process = writer(where, f"run-{run}", 100_000)
         start(process)
         assert process.stdout is not None
         heard = [process.stdout.readline() for _ in range(lines)]
@@ -64,7 +66,7 @@ def test_killed_at_any_moment_it_holds_every_event_and_reply_that_was_acknowledg
         heard += process.stdout.read().splitlines()
         process.communicate()
         last = max(int(line) for line in heard if line.strip().isdigit())
-        journal = SqliteJournal(path)
+        journal = SqlJournal(where)
         bodies = [body for kind, body in journal.events("job") if kind == f"run-{run}"]
         assert bodies == [number.to_bytes(4, "big") * 5000 for number in range(len(bodies))]
         assert last + 1 <= len(bodies) <= last + 2
@@ -72,44 +74,19 @@ def test_killed_at_any_moment_it_holds_every_event_and_reply_that_was_acknowledg
         journal.close()
 
 
-def test_two_processes_that_start_together_lose_no_event(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    processes = [writer(path, f"writer-{number}", 25) for number in range(2)]
+def test_two_processes_that_start_together_lose_no_event(where: Path | str) -> None:
+    processes = [writer(where, f"writer-{number}", 25) for number in range(2)]
     for process in processes:
         start(process)
     assert [len(process.communicate()[0].splitlines()) for process in processes] == [25, 25]
-    events = SqliteJournal(path).events("job")
+    events = SqlJournal(where).events("job")
     for number in range(2):
         mine = [int.from_bytes(body[:4], "big") for kind, body in events if kind == f"writer-{number}"]
         assert mine == list(range(25))
 
 
-def test_a_commit_waits_for_the_disk_on_every_connection(tmp_path: Path) -> None:
-    """kill -9 can't show it, a power cut would: SQLite's FULL syncs the log at each commit, NORMAL does not."""
-    journal = SqliteJournal(tmp_path / "journal.db")
-    with journal._engine.connect() as first, journal._engine.connect() as second:
-        for connection in (first, second):
-            assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
-            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
-
-
-def test_only_its_owner_reads_it(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "journal.db")
-    journal.append("job", "kind", b"private")
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
-    assert modes == {"journal.db": "0o600", "journal.db-wal": "0o600", "journal.db-shm": "0o600"}
-
-
-@pytest.mark.parametrize("folder", ["a?b=c", "a#b", "a%20b", "a b", "é", ":memory:"])
-def test_it_is_in_the_file_that_was_named(tmp_path: Path, folder: str) -> None:
-    path = tmp_path / folder / "journal.db"
-    SqliteJournal(path).append("job", "kind", b"body")
-    assert [file.name for file in tmp_path.iterdir()] == [folder]
-    assert SqliteJournal(path).events("job") == [("kind", b"body")]
-
-
-def test_jobs_are_listed_once(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "journal.db")
+def test_jobs_are_listed_once(where: Path | str) -> None:
+    journal = SqlJournal(where)
     for job in ("b", "a", "b"):
         journal.append(job, "kind", b"")
     assert sorted(journal.jobs()) == ["a", "b"]
@@ -118,29 +95,57 @@ def test_jobs_are_listed_once(tmp_path: Path) -> None:
 # ---- replies
 
 
-def test_a_resend_gets_the_bytes_that_were_sent(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "journal.db")
+def test_a_resend_gets_the_bytes_that_were_sent(where: Path | str) -> None:
+    journal = SqlJournal(where)
     request = digest_of(b"request")
     assert journal.reply(request) is None
     journal.keep_reply(request, b"answer")
-    assert SqliteJournal(tmp_path / "journal.db").reply(request) == b"answer"
+    assert SqlJournal(where).reply(request) == b"answer"
     assert journal.reply(digest_of(b"another")) is None
 
 
-def test_an_empty_reply_is_a_reply(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "journal.db")
+def test_an_empty_reply_is_a_reply(where: Path | str) -> None:
+    journal = SqlJournal(where)
     journal.keep_reply("request", b"")
     assert journal.reply("request") == b""
 
 
-def test_a_second_reply_to_one_request_is_refused_and_the_first_stays(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "journal.db")
+def test_a_second_reply_to_one_request_is_refused_and_the_first_stays(where: Path | str) -> None:
+    journal = SqlJournal(where)
     journal.keep_reply("request", b"first")
-    with pytest.raises(StoreFailed, match=r"journal\.db: IntegrityError") as caught:
+    with pytest.raises(StoreFailed, match=": IntegrityError") as caught:
         journal.keep_reply("request", b"second")
     assert "second" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert journal.reply("request") == b"first"
+
+
+# ---- an SQLite file
+
+
+def test_a_commit_waits_for_the_disk_on_every_connection(tmp_path: Path) -> None:
+    """kill -9 can't show it, a power cut would: SQLite's FULL syncs the log at each commit, NORMAL does not."""
+    engine = sqlite_engine(tmp_path / "journal.db")
+    with engine.connect() as first, engine.connect() as second:
+        for connection in (first, second):
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+            assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+
+
+def test_only_its_owner_reads_it(tmp_path: Path) -> None:
+    journal = SqlJournal(tmp_path / "journal.db")
+    journal.append("job", "kind", b"private")
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert modes == {"journal.db": "0o600", "journal.db-wal": "0o600", "journal.db-shm": "0o600"}
+
+
+@pytest.mark.parametrize("folder", ["a?b=c", "a#b", "a%20b", "a b", "é", ":memory:"])
+def test_it_is_in_the_file_that_was_named(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder / "journal.db"
+    SqlJournal(path).append("job", "kind", b"body")
+    assert [file.name for file in tmp_path.iterdir()] == [folder]
+    assert SqlJournal(path).events("job") == [("kind", b"body")]
 
 
 # ---- what can't be used
@@ -150,19 +155,19 @@ def test_a_file_that_is_no_journal_is_a_named_error_and_stays_as_it_was(tmp_path
     path = tmp_path / "journal.db"
     path.write_bytes(b"patients' letters, not a journal" * 100)
     with pytest.raises(StoreFailed, match=r"journal\.db: DatabaseError"):
-        SqliteJournal(path)
+        SqlJournal(path)
     assert path.read_bytes() == b"patients' letters, not a journal" * 100
 
 
 def test_a_folder_that_can_not_be_made_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreFailed, match=r"journal\.db: (Not a directory|File exists)"):
-        SqliteJournal(tmp_path / "file" / "journal.db")
+        SqlJournal(tmp_path / "file" / "journal.db")
     with pytest.raises(StoreFailed, match="OperationalError"):
-        SqliteJournal(tmp_path)
+        SqlJournal(tmp_path)
 
 
-USES: dict[str, Callable[[SqliteJournal], object]] = {
+USES: dict[str, Callable[[SqlJournal], object]] = {
     "append": lambda journal: journal.append("job", "kind", b"2"),
     "events": lambda journal: journal.events("job"),
     "jobs": lambda journal: journal.jobs(),
@@ -174,7 +179,7 @@ USES: dict[str, Callable[[SqliteJournal], object]] = {
 @pytest.mark.parametrize("name", USES)
 def test_a_file_that_breaks_later_is_a_named_error_at_every_use(tmp_path: Path, name: str) -> None:
     path = tmp_path / "journal.db"
-    journal = SqliteJournal(path)
+    journal = SqlJournal(path)
     journal.append("job", "kind", b"1")
     journal.close()
     path.write_bytes(b"rot" * 4096)

@@ -1,0 +1,1 @@
+"""One file for each migration, named by its place."""

@@ -1,0 +1,18 @@
+"""Where a journal is: what is tested with `where` is tested on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import Server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """An SQLite file that is not there yet, and an empty PostgreSQL database's URL."""
+    if request.param == "sqlite":
+        return tmp_path / "journal.db"
+    server: Server = request.getfixturevalue("postgres")
+    return server.new_database()

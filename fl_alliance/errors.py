@@ -10,7 +10,9 @@
     |-- NotAuthentic                a signature, signer, label or digest does not match
     |-- OutOfOrder                  an authentic message that the state does not await
     |-- PolicyRefused               the institution's own policy forbids it
-    |   `-- BudgetExceeded          it would spend more privacy budget than a cap allows
+    |   |-- BudgetExceeded          it would spend more privacy budget than a cap allows
+    |   |-- ApprovalsMissing        persons whom it names have not approved the plan yet
+    |   `-- PlanDeclined            the institution declined the plan
     |-- LedgerBroken                the privacy ledger fails its own verification
     |   `-- LedgerRolledBack        the ledger is older than a head that was seen outside
     |-- SumRefused                  what should be the sum is not the sum of the signed uploads
@@ -73,6 +75,14 @@ class PolicyRefused(AllianceError):
 
 class BudgetExceeded(PolicyRefused):
     """It would spend more privacy budget than a cap of the policy allows."""
+
+
+class ApprovalsMissing(PolicyRefused):
+    """Persons whom the policy names have not approved the plan yet; they still may."""
+
+
+class PlanDeclined(PolicyRefused):
+    """The institution declined the plan."""
 
 
 class LedgerBroken(AllianceError):

@@ -27,7 +27,7 @@ from fl_alliance.privacy.ledger import (
     of_job,
 )
 from fl_alliance.privacy.report import build_report, render_html
-from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, RoundRecord
+from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, LedgerEntry, RoundRecord
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.store.ledger_file import LedgerFile
@@ -65,8 +65,27 @@ class Accounts:
                 not opened.
             BadRecords: the data file is another than the one charged before.
         """
-        check_partners(plan, self.policy, members)
+        ledger, proposed = self._allowed(plan, plan_digest, members, seen)
         self._approved = approvals_in(self._approvals, plan_digest, self.policy)
+        opened = proposed.model_copy(update={"dataset_digest": self._dataset_digest()})
+        check_charge(ledger.entries, opened, self.policy, self._accountant)
+        self._head = ledger.head
+        return ledger.head
+
+    def allow(self, plan: TrainingPlan, plan_digest: str, members: AllianceMembers) -> None:
+        """Return if policy and budget allow the whole plan, whoever has approved it; the data file is not opened.
+
+        Raises:
+            PolicyRefused, BudgetExceeded: they don't.
+            OutOfOrder: the job was charged before.
+        """
+        self._allowed(plan, plan_digest, members, ())
+
+    def _allowed(
+        self, plan: TrainingPlan, plan_digest: str, members: AllianceMembers, seen: Iterable[str]
+    ) -> tuple[Ledger, LedgerEntry]:
+        """Return the ledger and the charge of each round, with the data set's digest of before."""
+        check_partners(plan, self.policy, members)
         ledger, others = self._ledger.read(), self._ledger.put_aside()
         for head in seen:
             check_seen_head(ledger, head, others)
@@ -77,10 +96,7 @@ class Accounts:
             ledger, plan, plan_digest=plan_digest, round_number=1, dataset_digest=unopened, now=int(self._clock())
         )
         check_plan(ledger.entries, proposed, plan, self.policy, self._accountant)
-        opened = proposed.model_copy(update={"dataset_digest": self._dataset_digest()})
-        check_charge(ledger.entries, opened, self.policy, self._accountant)
-        self._head = ledger.head
-        return ledger.head
+        return ledger, proposed
 
     def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
         """Charge one round, durably, and return the new head. Nothing is ever refunded.

@@ -49,7 +49,7 @@ def approvals_in(folder: Path, plan_digest: str, policy: InstitutionPolicy) -> d
     """Return the envelopes in `folder` that count for the plan, by person; a file that is none is logged and left out.
 
     Raises:
-        PolicyRefused: there are too few.
+        ApprovalsMissing: there are too few.
     """
     found: dict[str, bytes] = {}
     for path in sorted(folder.glob("*.json")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, BadUpload, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.errors import AllianceError, ApprovalsMissing, BadUpload, MalformedMessage, NotAuthentic, OutOfOrder
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.files import write_atomically
@@ -65,19 +66,26 @@ class Coordinator:
         heads: SeenHeads,
         tell: Callable[[str], None] = lambda _: None,
         ask_again_seconds: float = 90.0,
+        ask_again_at_most: float = 900.0,
         farewell_seconds: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
+        between: Callable[[float, float], float] = random.uniform,
         cancelled: Callable[[], str | None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`clock` gives seconds that only grow: phases and farewells are measured with it.
+        """`clock` gives seconds that only grow: phases and farewells are measured with it, each from when it began in
+        this process, so that a coordinator that was down costs no member its time.
+
+        Who owes an answer is asked again after `ask_again_seconds`, then after twice as long each time, up to
+        `ask_again_at_most`; `between` draws each wait from the last quarter of that, so that members fall out of step.
 
         `cancelled` gives the reason once the admin ends the job. Once `stopping` is true `run` leaves between two
         events, and another `run` goes on.
         """
         self._identity, self._address, self._job = identity, address, job
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
-        self._folder, self._heads, self._tell, self._ask_again = folder, heads, tell, ask_again_seconds
+        self._folder, self._heads, self._tell = folder, heads, tell
+        self._ask_again, self._ask_again_at_most, self._between = ask_again_seconds, ask_again_at_most, between
         self._farewell_seconds, self._clock = farewell_seconds, clock
         self._cancelled, self._stopping = cancelled, stopping
         self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
@@ -131,6 +139,8 @@ class Coordinator:
         """Check one reply and hand it to the machine; what is not authentic or comes too late is logged and dropped."""
         if reply.payload is None:
             log.warning("no_reply", member=reply.member, failure=reply.failure)
+            if ApprovalsMissing.__name__ in (reply.failure or ""):
+                self._tell(f"{reply.member} has not decided yet: persons there must approve the plan")
             return
         try:
             sender, answer = read_answer(self._address, reply.payload)
@@ -165,7 +175,7 @@ class Coordinator:
         if not isinstance(state, machine.Gathering):
             return
         now = self._clock()
-        if now - phase_started > self._job.plan.phase_seconds:
+        if now - phase_started > _seconds_for(state):
             self._event(machine.DeadlinePassed(machine.kind_of(state.awaits), state.progress.round))
             return
         for effect in machine.outstanding(state):
@@ -188,8 +198,8 @@ class Coordinator:
                     self._event(self._sign_record(effect))
 
     def _ask(self, ask: machine.Ask, wait: float | None = None) -> None:
-        wait = self._ask_again if wait is None else wait
-        self._due[ask.member] = (self._clock() + wait, wait)
+        wait = min(self._ask_again if wait is None else wait, self._ask_again_at_most)
+        self._due[ask.member] = (self._clock() + self._between(0.75 * wait, wait), wait)
         self._link.ask(ask.member, self._request(ask))
 
     def _request(self, ask: machine.Ask) -> bytes:
@@ -254,6 +264,12 @@ class Coordinator:
     def _noted(self, kind: str, body: bytes) -> tuple[str, bytes]:
         self._journal.append(self._job.plan.job, kind, body)
         return kind, body
+
+
+def _seconds_for(state: machine.Gathering) -> int:
+    """Return how long the phase may take: persons read a plan before it is accepted, machines do the rest."""
+    plan = state.progress.job.plan
+    return plan.accept_seconds if state.awaits is m.Acceptance else plan.phase_seconds
 
 
 def _phase(state: machine.State) -> tuple[str, int]:

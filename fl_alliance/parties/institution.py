@@ -14,7 +14,15 @@ from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, BadPlan, BadRecords, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.errors import (
+    AllianceError,
+    ApprovalsMissing,
+    BadPlan,
+    BadRecords,
+    MalformedMessage,
+    NotAuthentic,
+    OutOfOrder,
+)
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
@@ -75,13 +83,18 @@ class Institution:
         desk: Callable[[], Desk],
         replies: Replies,
         keep_members: Callable[[bytes], None] = lambda _: None,
+        consider: Callable[[TrainingPlan, bytes, bytes], None] = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`members` is the list that `keep_members` was given last: who restarts knows whom to answer."""
+        """`members` is the list that `keep_members` was given last: who restarts knows whom to answer.
+
+        `consider` gets each authentic proposal (plan, its envelope, the list's) before the machine does; it raises
+        `ApprovalsMissing` while persons of the house have not decided yet.
+        """
         self._name, self._alliance, self._identity, self._root = name, alliance, identity, root
         self._coordinator = coordinator
         self._new_desk, self._replies, self._tell = desk, replies, tell
-        self._keep_members = keep_members
+        self._keep_members, self._consider = keep_members, consider
         self._desk: Desk = desk()
         self._address = Address(name, coordinator, {})
         if members is not None:
@@ -95,6 +108,7 @@ class Institution:
             MalformedMessage, NotAuthentic: it is not a request of the coordinator to this institution. Nothing is
                 signed for a stranger.
             OutOfOrder: no proposal ever came before it, so nobody is known here.
+            ApprovalsMissing: persons of the house have still to approve the plan: it is asked again later.
         """
         digest = digest_of(request)
         stored = self._replies.reply(digest)
@@ -130,6 +144,8 @@ class Institution:
             state, event, keep = self._event(message)
             state, effects = machine.step(state, event)
             keep()
+        except ApprovalsMissing:
+            raise
         except AllianceError as error:
             log.warning("refused", kind=message.kind, error=type(error).__name__, reason=str(error))
             return _refusal(message, error)
@@ -196,6 +212,8 @@ class Institution:
             raise BadPlan(f"alliance: {plan.alliance!r}, {self._name} is configured for {self._alliance!r}")
         _require_institutions(plan, people)
         seen = self._seen_head(message)
+        if self._name in plan.names:
+            self._consider(plan, envelope, members)
 
         def keep() -> None:
             desk = self._new_desk()

@@ -22,6 +22,7 @@ from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.job_queue import JobQueue
 from fl_alliance.parties.mail import Address
+from fl_alliance.parties.proposals import Proposals
 from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
@@ -371,6 +372,7 @@ def institution_with(
         desk=desk,
         replies=journal_of(home, config, serves=serves),
         keep_members=functools.partial(write_atomically, keys.members),
+        consider=Proposals(home / "proposals", approvals=home / "approvals", accounts=accounts, tell=tell).consider,
         tell=tell,
     )
     return shell.handle

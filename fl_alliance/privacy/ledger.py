@@ -10,7 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from fl_alliance.errors import AllianceError, BadRecords, BudgetExceeded, LedgerBroken, LedgerRolledBack, PolicyRefused
+from fl_alliance.errors import (
+    AllianceError,
+    ApprovalsMissing,
+    BadRecords,
+    BudgetExceeded,
+    LedgerBroken,
+    LedgerRolledBack,
+    PolicyRefused,
+)
 from fl_alliance.privacy.accountant import Accountant
 from fl_alliance.privacy.events import GaussianEvent, evaluation_event_of, event_of, from_wire, to_wire
 from fl_alliance.protocol.documents import (
@@ -250,11 +258,11 @@ def check_approvals(plan_digest: str, policy: InstitutionPolicy, approved: Colle
     """Return if those who have `approved` the plan are as many as `policy` asks for.
 
     Raises:
-        PolicyRefused: they are fewer; names who is missing.
+        ApprovalsMissing: they are fewer; names who is missing.
     """
     if len(approved) < policy.approvals_needed:
         missing = sorted({approver.name for approver in policy.approvers} - set(approved))
-        raise PolicyRefused(
+        raise ApprovalsMissing(
             f"approvals_needed {policy.approvals_needed}: plan {plan_digest} has {len(approved)}, not yet of "
             f"{', '.join(missing)}"
         )

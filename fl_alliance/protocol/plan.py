@@ -201,8 +201,10 @@ class TrainingPlan(Wire):
     max_tokens: Annotated[int, Field(ge=8, le=32_768)]
     """Longest record; longer ones are cut at the end."""
     release_to_coordinator: bool = False
+    accept_seconds: Annotated[int, Field(ge=1, le=90 * 86_400)] = 7 * 86_400
+    """The job aborts when a member has not accepted the plan by then: persons must read it, or it may be away."""
     phase_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 600
-    """The round aborts when a phase takes longer."""
+    """Who takes longer for any later phase is out of the job."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 
 from fl_alliance.errors import EvidenceRefused, PolicyRefused
-from fl_alliance.evidence.keys import IdentityKey
-from fl_alliance.evidence.sign import open_document, sign_document
-from fl_alliance.parties import wiring
+from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.approvals import approvals_in, sign_approval
 from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.documents import Approver, InstitutionPolicy, PlanApproval
 from fl_alliance.protocol.ids import digest_of
-from fl_alliance.rounds import coordinator as machine
 from tests.evidence.alliance import key_of, plan_of, policy_of
 from tests.evidence.folder import ME, Folder
-from tests.parties.conftest import Alliance
-from tests.parties.test_bad_input import new_policy
 
-Build = Callable[..., Alliance]
 PEOPLE = ("ann", "ben", "cem")
 PLAN = sign_document(key_of("office"), plan_of())
 OTHER = sign_document(key_of("office"), plan_of(job="job-2"))
@@ -117,26 +111,3 @@ def test_evidence_without_the_approvals_that_the_policy_asks_for_is_refused(
     folder = evidence_with(tmp_path / "e", needed, **{name.partition(" ")[0]: made[name]() for name in files})
     with pytest.raises(EvidenceRefused, match=f"^step 5, approvals: {refusal}"):
         verify_evidence(folder, root=None, say=lambda _: None)
-
-
-# ---- a whole job
-
-
-def test_an_institution_takes_part_once_its_persons_have_approved(build: Build, tmp_path: Path) -> None:
-    alliance = build(rounds=1)
-    ann = IdentityKey.generate()
-    ann.save(tmp_path / "ann.key")
-    new_policy(alliance, "clinic", approvers=(Approver(name="ann", key=ann.keyid),), approvals_needed=1)
-    state = alliance.coordinator().run()
-    assert isinstance(state, machine.Aborted)
-    assert state.reason.startswith("clinic refused: PolicyRefused: approvals_needed 1: plan ")
-    assert state.reason.endswith("has 0, not yet of ann")
-    alliance.plan = alliance.plan.model_copy(update={"job": "job-2"})
-    plan = wiring.propose(alliance.folder / "coordinator", alliance.plan)
-    approved, _ = wiring.approve_plan(alliance.home("clinic"), plan, person="ann", key=tmp_path / "ann.key")
-    assert approved == alliance.plan
-    assert isinstance(alliance.coordinator().run(), machine.Finished)
-    evidence = alliance.job("clinic") / "evidence"
-    verify_evidence(evidence, root=None, say=lambda _: None)
-    kept = open_document((evidence / "approvals/ann.dsse.json").read_bytes(), PlanApproval, public_key=ann.public)
-    assert kept.plan_digest == digest_of(plan.read_bytes())

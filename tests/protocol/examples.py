@@ -112,6 +112,7 @@ PLAN: Final = p.TrainingPlan(
     sum=p.SumPlan(coordinate_clip="0.05", bits=12),
     max_tokens=512,
     release_to_coordinator=True,
+    accept_seconds=86_400,
     phase_seconds=900,
 )
 

@@ -129,5 +129,6 @@ def make_plan(settings: DemoSettings, base: Path) -> TrainingPlan:
         privacy=PrivacyPlan(**settings.privacy.model_dump(), epsilon_cap=settings.epsilon_cap),
         sum=settings.sum,
         max_tokens=settings.max_tokens,
+        accept_seconds=settings.phase_seconds,  # nobody is asked, and nobody comes later
         phase_seconds=settings.phase_seconds,
     )

@@ -16,7 +16,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fl_alliance.errors import BadConfig, LinkFailed
+from fl_alliance.errors import AllianceError, BadConfig, LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.bundle import installed_bundle
@@ -186,6 +186,9 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def _handled(handler: Handler, payload: bytes) -> Note:
     try:
         reply = handler(payload)
+    except AllianceError as error:  # it has a name and says what is wrong: no traceback
+        log.warning("not answered: %s: %s", type(error).__name__, error)
+        return Note(b"", HANDLER_RAISED, type(error).__name__)
     except Exception as error:
         log.exception("the handler failed")
         return Note(b"", HANDLER_RAISED, type(error).__name__)

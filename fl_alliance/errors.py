@@ -20,6 +20,7 @@
     |   |-- WrongCipher             made with other parameters, size or library version
     |   `-- OutOfRange              a decoded digit or coordinate outside its range
     |-- SecretUnavailable           fewer shares than the threshold, or a share that does not open
+    |-- TrainingFailed              a process that shares a round's training died, hung or is not ours
     |-- StoreFailed                 journal, blob store or key file cannot be used
     |   |-- StoreTaken              another process serves the database
     |   `-- StoreTooNew             a newer program has changed the database's tables
@@ -115,6 +116,10 @@ class OutOfRange(SumRefused):
 
 class SecretUnavailable(AllianceError):
     """Fewer shares than the threshold, or a share that does not open."""
+
+
+class TrainingFailed(AllianceError):
+    """A process that shares a round's training died, hung or is not one that this institution started."""
 
 
 class StoreFailed(AllianceError):

@@ -56,7 +56,9 @@ class InstitutionConfig(_Config):
     model_folder: Path
     data: DataConfig
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processor threads for training: speed, never privacy."""
+    """Processor threads for training, in each process: speed, never privacy."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together (`training.workers`): one for each GPU, or on the CPU. Speed, never privacy."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model is trained; auto: a CUDA GPU if there is one. Speed, never privacy."""
     gradient_checkpointing: bool = False

@@ -81,6 +81,7 @@ def examine_institution(home: Path) -> Iterator[Finding]:
         ("membership", doctor.membership, "run `institution install` with the membership file of the admin"),
         ("coordinator", doctor.coordinator, "ask the admin whether it runs, and IT for the way out to that port"),
         ("model", doctor.model, "put the plan's model folder there, files copied and not linked"),
+        ("training", doctor.training, "correct processes or device in institution.toml"),
         ("data", doctor.data, "correct [data] in institution.toml"),
         ("policy", doctor.policy, "run `institution sign-policy` with a policy for this institution and data set"),
         ("ledger", doctor.ledger, "put the missing lines back, from the last job's evidence/ledger.jsonl"),
@@ -151,6 +152,22 @@ class _Institution:
         folder = self._home / self._config.model_folder
         self._models = model_digest(model_files(folder))
         yield Finding("model", "ok", f"{folder.name} is {self._models}")
+
+    def training(self) -> Iterator[Finding]:
+        """Whether each process that trains has a GPU, or a processor for each of its threads."""
+        import torch
+
+        from fl_alliance.parties.trainer import performance_of
+
+        performance = performance_of(self._config)
+        processes, threads = self._config.processes, self._config.threads
+        if performance.torch_device().type == "cuda":
+            seen, said = torch.cuda.device_count(), f"processes {processes}, a GPU for each"
+        else:
+            seen, said = os.cpu_count() or 1, f"processes {processes}, threads {threads} in each"
+            processes *= threads
+        fits: State = "ok" if processes <= seen else "look"
+        yield Finding("training", fits, f"{said}; {seen} here", "threads wait for one another: lower one of the two")
 
     def data(self) -> Iterator[Finding]:
         """That the file is there and may be read; not what is in it."""

@@ -30,10 +30,7 @@ class QwenTrainer:
         split_key: bytes,
         step: Callable[[int, int], None] | None = None,
     ) -> None:
-        performance = Performance(
-            threads=config.threads, device=config.device, gradient_checkpointing=config.gradient_checkpointing
-        )
-        self._session = TrainingSession(base / config.model_folder, plan, config.name, performance)
+        self._session = TrainingSession(base / config.model_folder, plan, config.name, performance_of(config))
         self._source, self._step = record_source(config.data, base), step
         self._plan, self._split_key = plan, split_key
         self._records: tuple[Records, Records] | None = None
@@ -65,6 +62,16 @@ class QwenTrainer:
         """Write the adapter as a PEFT folder; return its digest."""
         self._session.save(folder)
         return adapter_digest(folder)
+
+
+def performance_of(config: InstitutionConfig) -> Performance:
+    """Return the settings of speed of `institution.toml`."""
+    return Performance(
+        threads=config.threads,
+        processes=config.processes,
+        device=config.device,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
 
 
 def record_source(data: DataConfig, base: Path) -> RecordSource:

@@ -30,22 +30,28 @@ class Performance:
     logits_mib: int = 1024
     """Memory for the logits of one pass; bounds the tokens of a large vocabulary."""
     threads: int | None = None
-    """Threads of torch; None leaves what the process has."""
+    """Threads of torch in each process; None leaves what the process has."""
+    processes: int = 1
+    """Processes that share each step, this one among them: one for each GPU, or so many on the CPU (`workers`)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model is; auto: a CUDA GPU if torch sees one, else the CPU. Noise is drawn on the CPU either way."""
     gradient_checkpointing: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them: less memory, more time."""
 
-    def torch_device(self) -> torch.device:
-        """Return the device that `device` names.
+    def torch_device(self, rank: int = 0) -> torch.device:
+        """Return the device that `device` names, for process `rank` of `processes`: each has a GPU of its own.
 
         Raises:
-            BadConfig: cuda is asked for and torch sees none.
+            BadConfig: cuda is asked for and torch sees none, or there are GPUs and fewer of them than processes.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadConfig("device cuda: torch sees no CUDA GPU here; use auto or cpu")
         found = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
-        return torch.device("cuda" if found else "cpu")
+        if not found or self.processes == 1:
+            return torch.device("cuda" if found else "cpu")
+        if (seen := torch.cuda.device_count()) < self.processes:
+            raise BadConfig(f"processes {self.processes}: torch sees {seen} CUDA GPUs here, one for each is needed")
+        return torch.device("cuda", rank)
 
     def limits(self, adapter_size: int, vocabulary: int) -> tuple[int, int]:
         """Return the most rows and the most tokens of one pass for an adapter of so many coordinates."""

@@ -140,11 +140,34 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
         Raises:
             RuntimeError: passes were done since the last `accumulate`.
         """
-        if any(parameter.grad_sample is not None for parameter in self.params):
-            raise RuntimeError("gradients are still here: accumulate their group before the release")
+        self._require_accumulated()
         self.signal_skip_step(do_skip=False)
         self.step()
         self.zero_grad()
+
+    def take_sum(self) -> Tensor:
+        """Return what was accumulated, (d,) in float64 on the CPU, and start a new sum. It has no noise: private.
+
+        Raises:
+            RuntimeError: as `release`.
+        """
+        self._require_accumulated()
+        taken = []
+        for parameter in self.params:
+            held, parameter.summed_grad = parameter.summed_grad, None
+            part = torch.zeros(parameter.shape, dtype=torch.float64) if held is None else held.detach().cpu()
+            taken.append(part.reshape(-1))
+        return torch.cat(taken)
+
+    def put_sum(self, total: Tensor) -> None:
+        """Make `total`, (d,) in float64, what was accumulated: the sums that several processes took, added."""
+        parts = torch.split(total, [parameter.numel() for parameter in self.params])
+        for parameter, part in zip(self.params, parts, strict=True):
+            parameter.summed_grad = part.view_as(parameter).to(parameter.device)
+
+    def _require_accumulated(self) -> None:
+        if any(parameter.grad_sample is not None for parameter in self.params):
+            raise RuntimeError("gradients are still here: accumulate their group before the release")
 
     @property
     def grad_samples(self) -> list[Tensor]:

@@ -38,6 +38,7 @@ __all__ = [
     "model_files",
     "save_adapter",
     "set_adapter_vector",
+    "set_weights",
     "trained_parameters",
 ]
 
@@ -116,11 +117,16 @@ def set_adapter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
         rounded = torch.from_numpy(vector.astype(np.float32))
     if not torch.isfinite(rounded).all():
         raise BadPlan("adapter vector has a coordinate that is not finite, or not in float32")
-    start = 0
+    set_weights(model, rounded)
+
+
+def set_weights(model: nn.Module, weights: Tensor) -> None:
+    """Write `weights` (d,) into the trained parameters, rounded to float32, whatever they are."""
+    parameters = trained_parameters(model)
+    parts = torch.split(weights, [parameter.numel() for parameter in parameters])
     with torch.no_grad():
-        for parameter in parameters:
-            parameter.copy_(rounded[start : start + parameter.numel()].view_as(parameter))
-            start += parameter.numel()
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -34,11 +34,13 @@ from fl_alliance.training.model import (
     load_base,
     save_adapter,
     set_adapter_vector,
+    set_weights,
     trained_parameters,
 )
 from fl_alliance.training.noise import SecretRandom
 from fl_alliance.training.optimizers import ServerOptimizer, inner_optimizer
 from fl_alliance.training.records import Records
+from fl_alliance.training.workers import Workers
 
 Progress = Callable[[int, int], None]
 """Called with the step that is done (from 1) and the number of steps. Nothing private is in it."""
@@ -68,22 +70,32 @@ class TrainingSession:
     """
 
     def __init__(
-        self, model_folder: Path, plan: TrainingPlan, member: str, performance: Performance | None = None
+        self,
+        model_folder: Path,
+        plan: TrainingPlan,
+        member: str,
+        performance: Performance | None = None,
+        *,
+        rank: int = 0,
     ) -> None:
-        """Check and load the base, attach the adapter at the public starting point.
+        """Check and load the base, attach the adapter at the public starting point; then the workers do, if any.
+
+        A `rank` other than 0 is a worker's: it starts no others, and gives clipped sums alone.
 
         Raises:
             BadModel: the folder is not the plan's model.
             BadConfig: `performance` asks for a device that is not here.
             BadPlan: the adapter does not fit the model, `member` is not in the plan, or torch refuses the optimizer.
+            TrainingFailed: a worker did not come up.
         """
         if member not in plan.names:
             raise BadPlan(f"{member} is not a member of job {plan.job}: {', '.join(plan.names)}")
         performance = performance or Performance()
         if performance.threads is not None:
             torch.set_num_threads(performance.threads)
+        device = performance.torch_device(rank)
         base, self.tokenizer = load_base(model_folder, plan.model)
-        self.model: Any = attach_adapter(base, plan.adapter).to(performance.torch_device())
+        self.model: Any = attach_adapter(base, plan.adapter).to(device)
         if performance.gradient_checkpointing:
             save_activations_memory(self.model)
         self._plan = plan
@@ -96,6 +108,10 @@ class TrainingSession:
         self._server = ServerOptimizer(plan.server, len(self._vector))
         self._encoded: dict[int, tuple[Records, list[Unit]]] = {}
         self._optimizer()  # refuses its settings here, before anything is charged
+        self._workers: Workers | None = None
+        if rank == 0 and performance.processes > 1:
+            self._workers = Workers(model_folder, plan, member, performance)
+            self._workers.meet()
 
     @property
     def vector(self) -> Vector:
@@ -112,8 +128,11 @@ class TrainingSession:
 
         Raises:
             BadModel: the tokenizer can't render a chat.
+            TrainingFailed: a worker was lost. The next round starts new ones.
         """
         privacy = self._plan.privacy
+        if self._workers is not None:
+            self._workers.meet()
         units = self._units(records)
         optimizer = self._optimizer()
         start = adapter_vector(self.model)
@@ -215,11 +234,34 @@ class TrainingSession:
         most = privacy.records_per_unit
         return [[units[at][k] for k in self._random.choose(len(units[at]), most)] for at in taken.tolist()]
 
+    def clipped_sum(self, weights: Tensor, units: Sequence[Unit]) -> Tensor:
+        """Return the sum of the clipped gradients of `units` at `weights`: both (d,) in float64 on the CPU.
+
+        A worker's part of a step. It has no noise: for rank 0 alone.
+        """
+        self.model.train()
+        set_weights(self.model, weights)
+        try:
+            optimizer = self._optimizer()
+            self._accumulate(optimizer, units)
+            return optimizer.take_sum()
+        finally:
+            forget_passes(self.model)
+
     def _step(self, optimizer: UnitOptimizer, sample: Sequence[Unit]) -> None:
-        for group in groups(sample, *self._limits):
+        """Add the sample up, here or with the workers; then add noise and move, here and once."""
+        if self._workers is None:
+            self._accumulate(optimizer, sample)
+        else:
+            with self._workers.step(torch.from_numpy(adapter_vector(self.model)), sample) as step:
+                self._accumulate(optimizer, step.mine)
+                optimizer.put_sum(step.add(optimizer.take_sum()))
+        optimizer.release()
+
+    def _accumulate(self, optimizer: UnitOptimizer, units: Sequence[Unit]) -> None:
+        for group in groups(units, *self._limits):
             self._backward(group)
             optimizer.accumulate(group.units)
-        optimizer.release()
 
     def _backward(self, group: Group) -> None:
         pad = pad_id(self.tokenizer)

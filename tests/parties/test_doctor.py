@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fl_alliance.parties import doctor, pki
 from fl_alliance.parties.doctor import Finding, examine_coordinator, examine_institution
@@ -87,7 +88,7 @@ def front(alliance: Alliance) -> Iterator[Callable[..., None]]:
         one.server.server_close()
 
 
-def change(file: Path, **fields: str) -> None:
+def change(file: Path, **fields: str | int) -> None:
     """Give each field another value, at its last place: `name` is the data set's."""
     lines = file.read_text().splitlines()
     for name, value in fields.items():
@@ -193,6 +194,30 @@ def test_what_would_stop_a_job_is_found_and_the_rest_is_still_looked_at(name: st
     assert match[0].mend
     assert f"-> {match[0].mend}" in str(match[0])
     assert findings[-1].what == "versions"
+
+
+def settle(home: Path, line: str) -> None:
+    """Put `line` at the top of institution.toml, above every table."""
+    file = home / "institution.toml"
+    file.write_text(f"{line}\n{file.read_text()}")
+
+
+def test_processes_without_a_gpu_for_each_are_found_before_a_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settle(home, "processes = 2")
+    assert found(examine_institution(home))["training"].said == "processes 2, a GPU for each; 2 here"
+    settle(home, 'device = "cpu"')
+    assert "processes 2, threads 1 in each" in found(examine_institution(home))["training"].said
+    change(home / "institution.toml", processes=3, device="auto")
+    said = wrong(examine_institution(home))["training"]
+    assert said == "processes 3: torch sees 2 CUDA GPUs here, one for each is needed"
+
+
+def test_more_threads_than_processors_are_worth_a_look(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settle(home, f"processes = {(os.cpu_count() or 1) + 1}")
+    assert found(examine_institution(home))["training"].state == "look"
 
 
 def test_a_data_file_that_was_changed_after_a_charge_is_found(alliance: Alliance, tmp_path: Path) -> None:

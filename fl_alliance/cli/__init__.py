@@ -9,6 +9,7 @@ import typer
 
 from fl_alliance.cli import audit, coordinator, institution, plan
 from fl_alliance.cli.demo import demo
+from fl_alliance.cli.simulate import simulate
 from fl_alliance.errors import AllianceError, BadConfig
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.add_typer(institution.app, name="institution")
 app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
 app.command("demo")(demo)
+app.command("simulate")(simulate)
 
 
 def main() -> None:

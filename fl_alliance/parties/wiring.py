@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +183,7 @@ def coordinator(
     tell: Tell = lambda _: None,
     ask_again: float = 90.0,
     clock: Callable[[], float] = time.monotonic,
+    between: Callable[[float, float], float] = random.uniform,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Coordinator:
     """Return the shell of one job over any link."""
@@ -208,6 +210,7 @@ def coordinator(
         tell=tell,
         ask_again_seconds=ask_again,
         clock=clock,
+        between=between,
         cancelled=lambda: JobQueue(events).cancelled(job),
         stopping=stopping,
     )

@@ -25,6 +25,7 @@
     |   |-- StoreTaken              another process serves the database
     |   `-- StoreTooNew             a newer program has changed the database's tables
     |-- LinkFailed                  the transport could not carry the bytes
+    |   `-- ClockSkew               the clock here and the coordinator's differ too much to speak with each other
     |-- JobAborted                  the job ended with a stated reason
     `-- EvidenceRefused             an auditor's step failed; names the file and the step
 
@@ -136,6 +137,10 @@ class StoreTooNew(StoreFailed):
 
 class LinkFailed(AllianceError):
     """The transport could not carry the bytes."""
+
+
+class ClockSkew(LinkFailed):
+    """The clock here and the coordinator's differ too much to speak with each other."""
 
 
 class JobAborted(AllianceError):

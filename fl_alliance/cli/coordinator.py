@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, check, examined, read, say, stop_at_signals, tell
+from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals
 from fl_alliance.errors import JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
@@ -56,22 +56,36 @@ def coordinator_propose(home: Folder, plan: Annotated[Path, typer.Argument(help=
 
 
 @app.command("run")
-def coordinator_run(home: Folder, job: Annotated[str, typer.Argument(help="Name of a proposed job.")]) -> None:
-    """Run a job, or go on with it after a crash."""
+def coordinator_run(
+    home: Folder,
+    job: Annotated[str, typer.Argument(help="Name of a proposed job.")],
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run a job, or go on with it after a crash or a stop."""
+    from fl_alliance.cli.service import begin
+    from fl_alliance.parties.config import CoordinatorConfig
     from fl_alliance.parties.wiring import run_coordinator
-    from fl_alliance.rounds.coordinator import Aborted
+    from fl_alliance.rounds.coordinator import Aborted, Finished
 
-    state = run_coordinator(home, job, tell=tell)
+    tell, stop = begin(CoordinatorConfig, home / "coordinator.toml", log_format, log_level), stop_at_signals()
+    state = run_coordinator(home, job, tell=tell, stopping=stop.is_set)
     if isinstance(state, Aborted):
         raise JobAborted(state.reason)
-    say(f"job {job} is finished: every member that stayed has the adapter")
+    if isinstance(state, Finished):
+        say(f"job {job} is finished: every member that stayed has the adapter")
+    else:
+        say(f"stopped: the same command goes on with job {job}")
 
 
 @app.command("serve")
-def coordinator_serve(home: Folder) -> None:
+def coordinator_serve(home: Folder, log_format: LogFormat = None, log_level: LogLevel = None) -> None:
     """Run queued jobs one after the other, until interrupted; go on with one that was interrupted."""
+    from fl_alliance.cli.service import begin
+    from fl_alliance.parties.config import CoordinatorConfig
     from fl_alliance.parties.wiring import serve_coordinator
 
+    tell = begin(CoordinatorConfig, home / "coordinator.toml", log_format, log_level)
     serve_coordinator(home, stop=stop_at_signals(), tell=tell)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, check, examined, read, say, stop_at_signals, tell
+from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals
 
 app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
 
@@ -102,9 +102,11 @@ def institution_doctor(home: Folder) -> None:
 
 
 @app.command("run")
-def institution_run(home: Folder) -> None:
-    """Serve the alliance until interrupted. Only calls out; nothing listens."""
+def institution_run(home: Folder, log_format: LogFormat = None, log_level: LogLevel = None) -> None:
+    """Serve the alliance until interrupted. Only calls out; nothing listens but, if asked for, a page on loopback."""
+    from fl_alliance.cli.service import begin
+    from fl_alliance.parties.config import InstitutionConfig
     from fl_alliance.parties.wiring import run_institution
 
-    stop = stop_at_signals()
+    tell, stop = begin(InstitutionConfig, home / "institution.toml", log_format, log_level), stop_at_signals()
     run_institution(home, keep_going=lambda: not stop.is_set(), tell=tell)

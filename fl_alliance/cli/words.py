@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,10 @@ M = TypeVar("M", bound=BaseModel)
 console = Console(highlight=False)
 
 Folder = Annotated[Path, typer.Argument(help="The party's own folder.")]
+LogFormat = Annotated[Literal["console", "json"] | None, typer.Option(help="Of the log; else as configured.")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None, typer.Option(help="From which level on; else as configured.")
+]
 
 
 def say(line: str) -> None:

@@ -57,7 +57,7 @@ def approvals_in(folder: Path, plan_digest: str, policy: InstitutionPolicy) -> d
         try:
             approved = approved_by(plan_digest, policy, [open_approval(data)])
         except AllianceError as error:
-            log.warning("approval_ignored", file=path.name, error=type(error).__name__, reason=str(error))
+            log.warning("approval_ignored", file=path.name, error=error)
             continue
         found |= dict.fromkeys(approved, data)
     check_approvals(plan_digest, policy, found)

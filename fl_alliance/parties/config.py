@@ -24,6 +24,20 @@ CipherProcesses = Annotated[int, Field(ge=0, le=64)]
 foreign ciphertexts are parsed in the party's own process."""
 
 
+Loopback = Annotated[str, Field(pattern=r"^(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}$")]
+"""Where a party's status page is served (`parties.status`), on this machine alone."""
+
+
+class LogConfig(BaseModel):
+    """How a party's process logs (`parties.logs`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] | None = None
+    """None: warning on a console, info in JSON."""
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,6 +79,9 @@ class InstitutionConfig(_Config):
     """Train with less memory and more time (each block runs forward twice); never another result."""
     cipher_processes: CipherProcesses = 1
     database: Database | None = None
+    metrics: Loopback | None = None
+    """host:port of the status page; none is served by default."""
+    log: LogConfig = LogConfig()
 
 
 class CoordinatorConfig(_Config):
@@ -75,6 +92,9 @@ class CoordinatorConfig(_Config):
     database: Database | None = None
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
+    metrics: Loopback | None = None
+    """host:port of the status page; none is served by default."""
+    log: LogConfig = LogConfig()
 
 
 def load(kind: type[C], path: Path) -> C:

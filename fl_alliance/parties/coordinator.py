@@ -23,7 +23,9 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.heads import SeenHeads
+from fl_alliance.parties.logs import about
 from fl_alliance.parties.mail import Address, read_answer, write_request
+from fl_alliance.parties.watch import NOBODY, CoordinatorWatch
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
@@ -70,6 +72,7 @@ class Coordinator:
         farewell_seconds: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
         between: Callable[[float, float], float] = random.uniform,
+        watch: CoordinatorWatch = NOBODY,
         cancelled: Callable[[], str | None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -86,7 +89,7 @@ class Coordinator:
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._heads, self._tell = folder, heads, tell
         self._ask_again, self._ask_again_at_most, self._between = ask_again_seconds, ask_again_at_most, between
-        self._farewell_seconds, self._clock = farewell_seconds, clock
+        self._farewell_seconds, self._clock, self._watch = farewell_seconds, clock, watch
         self._cancelled, self._stopping = cancelled, stopping
         self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
         self._due: dict[str, tuple[float, float]] = {}
@@ -139,6 +142,7 @@ class Coordinator:
         """Check one reply and hand it to the machine; what is not authentic or comes too late is logged and dropped."""
         if reply.payload is None:
             log.warning("no_reply", member=reply.member, failure=reply.failure)
+            self._watch.dropped("no-reply")
             if ApprovalsMissing.__name__ in (reply.failure or ""):
                 self._tell(f"{reply.member} has not decided yet: persons there must approve the plan")
             return
@@ -148,7 +152,8 @@ class Coordinator:
             self._heads.note(sender, answer, reply.payload)  # also one too late for its round: it was charged
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
-            log.warning("reply_dropped", member=reply.member, error=type(error).__name__, reason=str(error))
+            log.warning("reply_dropped", member=reply.member, error=error)
+            self._watch.dropped(type(error).__name__)
 
     def _require_short(self, answer: m.Answer, length: int) -> None:
         """Refuse an answer that no honest member gives: relayed with the others' it could be more than a message holds.
@@ -165,7 +170,9 @@ class Coordinator:
         state, effects = machine.step(self.state, event)
         self._journal.append(self._job.plan.job, *_to_journal(event))
         self.state = state
-        self._tell(_progress_line(state, event))
+        self._watch.happened(state, event)
+        with about(job=self._job.plan.job, round=state.progress.round):
+            self._tell(_progress_line(state, event))
         if isinstance(event, machine.Answered) and isinstance(event.signed.answer, m.SealedUpdate):
             self._adder.arrived(event.member, event.signed.answer.upload)
         self._run_effects(effects)

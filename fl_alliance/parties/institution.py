@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -25,7 +26,9 @@ from fl_alliance.errors import (
 )
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.logs import about
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
+from fl_alliance.parties.watch import NOBODY, InstitutionWatch
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMembers, RoundRecord
@@ -85,6 +88,7 @@ class Institution:
         keep_members: Callable[[bytes], None] = lambda _: None,
         consider: Callable[[TrainingPlan, bytes, bytes], None] = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
+        watch: InstitutionWatch = NOBODY,
     ) -> None:
         """`members` is the list that `keep_members` was given last: who restarts knows whom to answer.
 
@@ -93,7 +97,7 @@ class Institution:
         """
         self._name, self._alliance, self._identity, self._root = name, alliance, identity, root
         self._coordinator = coordinator
-        self._new_desk, self._replies, self._tell = desk, replies, tell
+        self._new_desk, self._replies, self._tell, self._watch = desk, replies, tell, watch
         self._keep_members, self._consider = keep_members, consider
         self._desk: Desk = desk()
         self._address = Address(name, coordinator, {})
@@ -115,11 +119,16 @@ class Institution:
         if stored is not None:
             return stored
         message = self._read(request)
+        with about(party=self._name, job=message.job, round=message.round):
+            return self._once(digest, message)
+
+    def _once(self, digest: str, message: m.Request) -> bytes:
         self._tell(f"round {message.round}: {message.kind}")
         state, answer = self.state, self._answer(message)
         reply = write_answer(self._address, self._identity, answer)
         if self.state is not state:  # what changed nothing here may be asked again, when its turn has come
             self._replies.keep_reply(digest, reply)
+        self._watch.answered(message, answer)
         return reply
 
     def _read(self, request: bytes) -> m.Request:
@@ -147,7 +156,7 @@ class Institution:
         except ApprovalsMissing:
             raise
         except AllianceError as error:
-            log.warning("refused", kind=message.kind, error=type(error).__name__, reason=str(error))
+            log.warning("refused", kind=message.kind, error=error)
             return _refusal(message, error)
         return self._work(state, effects)
 
@@ -174,9 +183,12 @@ class Institution:
     def _do(self, work: machine.Work) -> machine.Event:
         """Do the work. What nobody foresaw ends the job here too, unsigned: the institution can take the next one."""
         try:
-            return machine.Done(self._desk.do(work))
+            began = time.monotonic()
+            done = self._desk.do(work)
+            self._watch.worked(work, time.monotonic() - began)
+            return machine.Done(done)
         except AllianceError as error:
-            log.warning("work_failed", work=type(work).__name__, error=type(error).__name__, reason=str(error))
+            log.warning("work_failed", work=type(work).__name__, error=error)
             return machine.Failed(type(error).__name__, _speakable(error))
         except Exception as error:
             self.state = machine.Over(self._name, f"{type(work).__name__} failed: {type(error).__name__}")

@@ -62,7 +62,7 @@ class CoordinatorService:
                 self._turn()
                 self._pause = self._pauses[0]
             except _MAY_MEND_ITSELF as error:
-                log.error("service_pauses", error=type(error).__name__, reason=str(error), seconds=self._pause)  # noqa: TRY400
+                log.error("service_pauses", error=error, seconds=self._pause)  # noqa: TRY400
                 self._stop.wait(self._pause)
                 self._pause = min(2 * self._pause, self._pauses[1])
         self._tell("stopped: a job under way goes on at the next start")

@@ -23,8 +23,10 @@ from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.job_queue import JobQueue
 from fl_alliance.parties.mail import Address
+from fl_alliance.parties.monitoring import watched_coordinator, watched_institution
 from fl_alliance.parties.proposals import Proposals
 from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
+from fl_alliance.parties.watch import NOBODY, CoordinatorWatch, InstitutionWatch
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.plan import TrainingPlan
@@ -84,8 +86,10 @@ def cancel_job(home: Path, job: str, reason: str) -> None:
         JobQueue(journal).cancel(job, reason)
 
 
-def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> machine.State:
-    """Run one job of the coordinator in `home` over Flower, or go on with it; return its last state.
+def run_coordinator(
+    home: Path, job: str, *, tell: Tell = lambda _: None, stopping: Callable[[], bool] = lambda: False
+) -> machine.State:
+    """Run one job of the coordinator in `home` over Flower, or go on with it, until `stopping`; return its last state.
 
     Raises:
         BadConfig: a file is missing or wrong, or another process runs a job of this folder.
@@ -96,7 +100,9 @@ def run_coordinator(home: Path, job: str, *, tell: Tell = lambda _: None) -> mac
     blobs = FolderBlobs(home / "blobs")
     with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
-        state = coordinator(home, job, link, blobs, journal=journal, tell=tell).run()
+        with watched_coordinator(home, config, link, journal) as watch:
+            shell = coordinator(home, job, link, blobs, journal=journal, tell=tell, watch=watch, stopping=stopping)
+            state = shell.run()
         note_the_end(JobQueue(journal), job, state)
         return state
 
@@ -111,7 +117,8 @@ def serve_coordinator(home: Path, *, stop: Stop, tell: Tell = lambda _: None) ->
     blobs = FolderBlobs(home / "blobs")
     with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
-        service(home, link, blobs, journal, stop=stop, tell=tell).run()
+        with watched_coordinator(home, config, link, journal) as watch:
+            service(home, link, blobs, journal, stop=stop, tell=tell, watch=watch).run()
 
 
 def service(
@@ -123,11 +130,14 @@ def service(
     stop: Stop,
     tell: Tell = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    watch: CoordinatorWatch = NOBODY,
 ) -> CoordinatorService:
     """Return the service of the coordinator in `home` over any link."""
 
     def begin(job: str) -> Coordinator:
-        return coordinator(home, job, link, blobs, journal=journal, tell=tell, clock=clock, stopping=stop.is_set)
+        return coordinator(
+            home, job, link, blobs, journal=journal, tell=tell, clock=clock, watch=watch, stopping=stop.is_set
+        )
 
     return CoordinatorService(queue=JobQueue(journal), link=link, coordinator=begin, stop=stop, tell=tell)
 
@@ -184,6 +194,7 @@ def coordinator(
     ask_again: float = 90.0,
     clock: Callable[[], float] = time.monotonic,
     between: Callable[[float, float], float] = random.uniform,
+    watch: CoordinatorWatch = NOBODY,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Coordinator:
     """Return the shell of one job over any link."""
@@ -211,6 +222,7 @@ def coordinator(
         ask_again_seconds=ask_again,
         clock=clock,
         between=between,
+        watch=watch,
         cancelled=lambda: JobQueue(events).cancelled(job),
         stopping=stopping,
     )
@@ -289,9 +301,11 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
             node_key=keys.node_key,
             state=home / "flower",
         )
-        handler = institution(home, link, serves=True, tell=tell)
-        tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
-        link.serve(handler, keep_going=keep_going)
+        ledger = ledger_file(home, config, IdentityKey.load(keys.identity))
+        with watched_institution(home, config, ledger, link.heard_seconds, link.retries) as watch:
+            handler = institution(home, link, serves=True, tell=tell, watch=watch)
+            tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
+            link.serve(handler, keep_going=keep_going)
 
 
 def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) -> LedgerFile:
@@ -302,7 +316,12 @@ def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) ->
 
 
 def institution(
-    home: Path, link: InstitutionLink, *, serves: bool = False, tell: Tell = lambda _: None
+    home: Path,
+    link: InstitutionLink,
+    *,
+    serves: bool = False,
+    tell: Tell = lambda _: None,
+    watch: InstitutionWatch = NOBODY,
 ) -> Callable[[bytes], bytes]:
     """Return the handler of one institution over any link: with its model, and the records that its file names.
 
@@ -325,6 +344,7 @@ def institution(
         records_digest=lambda: dataset_digest(home / config.data.path),
         serves=serves,
         tell=tell,
+        watch=watch,
     )
 
 
@@ -336,6 +356,7 @@ def institution_with(
     records_digest: Callable[[], str],
     serves: bool = False,
     tell: Tell = lambda _: None,
+    watch: InstitutionWatch = NOBODY,
 ) -> Callable[[bytes], bytes]:
     """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed."""
     from fl_alliance.parties.desk import InstitutionDesk
@@ -377,5 +398,6 @@ def institution_with(
         keep_members=functools.partial(write_atomically, keys.members),
         consider=Proposals(home / "proposals", approvals=home / "approvals", accounts=accounts, tell=tell).consider,
         tell=tell,
+        watch=watch,
     )
     return shell.handle

@@ -86,11 +86,11 @@ class Database:
             try:
                 return attempt(number > 0)
             except SQLAlchemyError as error:
-                said = f"journal {self.name}: {reason_of(error, self._engine.url)}"
+                failed = StoreFailed(f"journal {self.name}: {reason_of(error, self._engine.url)}")
                 if not passes(error) or time.monotonic() - start >= patience:
-                    raise StoreFailed(said) from None
+                    raise failed from None
                 if number == 0:
-                    log.warning("database_away", reason=said, waiting_seconds=patience)
+                    log.warning("database_away", error=failed, seconds=patience)
             except StoreTaken:
                 if time.monotonic() - start >= (TAKING_SECONDS if self._epoch is None else patience):
                     raise

@@ -46,6 +46,10 @@ class Party:
         self._process.kill()
         self._process.wait()
 
+    def terminate(self) -> None:
+        """Ask it to end, as systemd does."""
+        self._process.terminate()
+
     def wait(self, seconds: float = 120.0) -> int:
         return self._process.wait(seconds)
 

@@ -10,7 +10,6 @@ replies to one request.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import structlog
 
 from fl_alliance.errors import BadConfig, LinkFailed
 from fl_alliance.protocol.ids import digest_of
@@ -35,7 +35,7 @@ from fl_alliance.transport.flower.tls import TlsFiles
 from fl_alliance.transport.flower.uploads import BlobRoutes
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 IN_MEMORY = ":flwr-in-memory:"
 _POLL_S = (0.02, 0.3)
@@ -126,7 +126,7 @@ class FlowerCoordinatorLink:
             try:
                 self._keep_seat()
             except LinkFailed as error:
-                log.error("no new run: %s", error)  # noqa: TRY400
+                log.error("no_new_run", error=error)  # noqa: TRY400
 
     def _keep_seat(self) -> bool:
         """Say that the run is alive; if Flower has given it up, start another. Return whether it is still the same."""
@@ -135,10 +135,10 @@ class FlowerCoordinatorLink:
                 if self._seat.beat():
                     return True
             except httpx.HTTPStatusError as error:
-                log.info("heartbeat of run %s: %s", self._seat.run, error)
+                log.info("run_heartbeat_failed", run=self._seat.run, status=error.response.status_code)
             except httpx.HTTPError:
                 return True
-            log.warning("Flower gave up run %s (was this machine asleep?): starting another", self._seat.run)
+            log.warning("run_given_up", run=self._seat.run)  # was this machine asleep? another one is started
             self._take_seat()
             return False
 
@@ -218,7 +218,7 @@ class FlowerCoordinatorLink:
             try:
                 message = self._call(self._seat.push, self._ids[ask.member], ask.request, left)
             except Unfit as error:
-                log.warning("a request to %s waits on: %s", ask.member, error)
+                log.warning("request_waits", member=ask.member, error=error)
                 continue
             self._waiting.remove(ask)
             ask.sends += 1
@@ -260,7 +260,7 @@ class FlowerCoordinatorLink:
             try:
                 self._seat.leave()
             except httpx.HTTPError as error:
-                log.info("the run was not ended in good order: %s", error)
+                log.info("run_not_ended", run=self._seat.run, error=error)
         for listener in self._listeners:
             listener.close()
         self._http.close()

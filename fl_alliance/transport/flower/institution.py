@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import email.utils
 import os
 import random
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fl_alliance.errors import AllianceError, BadConfig, LinkFailed
+from fl_alliance.errors import AllianceError, BadConfig, ClockSkew, LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.bundle import installed_bundle
@@ -24,7 +25,7 @@ from fl_alliance.transport.flower.internals.fleet import Fleet
 from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, REFUSED_BUNDLE, Note, Parcel
 from fl_alliance.transport.flower.tls import TlsFiles
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 Handler = Callable[[bytes], bytes]
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ _POLL_S = (0.05, 0.5)
 _BEAT_S = 20.0
 _SLOWEST_RETRY_S = 15.0
 _UPLOAD_S = 60.0
+CLOCK_SECONDS: Final = 5
+"""Clocks must agree to this: Flower refuses what was signed later than it is."""
 _GONE = (400, 403, 404, 409, 410)
 """Statuses after which the request is dropped: its run has ended, or the coordinator no longer knows it."""
 
@@ -55,6 +58,8 @@ class FlowerInstitutionLink:
         self._fleet = Fleet(self._http, f"https://{address}", _load_key(node_key))
         self._node: int | None = None
         self._is_new = True
+        self._heard: float | None = None
+        self._failed = 0
         self._bundles: dict[int, tuple[str, str]] = {}
         self.blobs: HttpBlobs = HttpBlobs(address=address, tls=tls)
         """The coordinator's store, over the same listener."""
@@ -92,6 +97,7 @@ class FlowerInstitutionLink:
         if self._node is None:
             self._node = self._come_online()
         parcel = self._fleet.next(self._node)
+        self._heard = time.monotonic()
         if parcel is None:
             return False
         try:
@@ -99,9 +105,9 @@ class FlowerInstitutionLink:
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in _GONE:
                 raise
-            log.warning("a request of run %s is dropped: %s", parcel.run, error)
+            log.warning("request_dropped", run=parcel.run, status=error.response.status_code)
         except LinkFailed as error:
-            log.warning("a request of run %s is dropped: %s", parcel.run, error)
+            log.warning("request_dropped", run=parcel.run, error=error)
         return True
 
     def _answer(self, node: int, parcel: Parcel, handler: Handler) -> None:
@@ -110,7 +116,7 @@ class FlowerInstitutionLink:
             self._bundles = {parcel.run: _retrying(lambda: self._fleet.bundle_of(node, parcel.run))}
         app, sha256 = self._bundles[parcel.run]
         if (app.removeprefix("@"), sha256) != (self._bundle.app, self._bundle.sha256):
-            log.error("run %s claims bundle %s %s, here is %s: refused", parcel.run, app, sha256, self._bundle)
+            log.error("bundle_refused", run=parcel.run, app=app, digest=sha256)
             _retrying(lambda: self._fleet.answer(node, parcel, Note(b"", REFUSED_BUNDLE, "another bundle")))
             return
         # (2) Fetch the request. (3) Handle it; this may take minutes. (4) Send the reply.
@@ -151,12 +157,22 @@ class FlowerInstitutionLink:
                 continue
             try:
                 self._fleet.beat(node)
+                self._heard = time.monotonic()
             except httpx.HTTPError as error:
-                log.info("no heartbeat: %s", error)
+                log.info("no_heartbeat", error=named(error))
 
-    def _recover(self, error: Exception, failures: int, keep_going: Callable[[], bool]) -> None:
+    def heard_seconds(self) -> float | None:
+        """Return how many seconds ago the coordinator answered; None: never yet."""
+        return None if self._heard is None else time.monotonic() - self._heard
+
+    def retries(self) -> int:
+        """Return how many calls failed and were tried again."""
+        return self._failed
+
+    def _recover(self, error: httpx.HTTPError, failures: int, keep_going: Callable[[], bool]) -> None:
+        self._failed += 1
         if failures in (1, 10) or failures % 100 == 0:
-            log.warning("no coordinator (%d): %s%s", failures, error, _hint(error))
+            log.warning("no_coordinator", failures=failures, error=named(error))
         end = time.monotonic() + min(0.1 * 2 ** min(failures, 10), _SLOWEST_RETRY_S) * random.uniform(0.5, 1.0)  # noqa: S311
         while keep_going() and time.monotonic() < end:
             time.sleep(min(0.2, max(0.0, end - time.monotonic())))
@@ -187,13 +203,13 @@ def _handled(handler: Handler, payload: bytes) -> Note:
     try:
         reply = handler(payload)
     except AllianceError as error:  # it has a name and says what is wrong: no traceback
-        log.warning("not answered: %s: %s", type(error).__name__, error)
+        log.warning("not_answered", error=error)
         return Note(b"", HANDLER_RAISED, type(error).__name__)
     except Exception as error:
-        log.exception("the handler failed")
+        log.error("handler_failed", error=error)  # noqa: TRY400  # a traceback quotes what a record says
         return Note(b"", HANDLER_RAISED, type(error).__name__)
     if len(reply) > MAX_MESSAGE_BYTES:
-        log.error("a reply of %d bytes, at most %d", len(reply), MAX_MESSAGE_BYTES)
+        log.error("reply_too_long", bytes=len(reply), most=MAX_MESSAGE_BYTES)
         return Note(b"", HANDLER_RAISED, "ReplyTooLong")
     return Note(reply)
 
@@ -212,7 +228,21 @@ def _retrying(call: Callable[[], T]) -> T:
     return call()
 
 
-def _hint(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
-        return " (is this clock right to 5 seconds? is the node's public key enrolled?)"
-    return ""
+def named(error: httpx.HTTPError) -> LinkFailed:
+    """Return the error in our words. A 401 is a clock or a key; the answer's date says which."""
+    if not isinstance(error, httpx.HTTPStatusError) or error.response.status_code != 401:
+        return LinkFailed(f"{type(error).__name__}: {error}")
+    if (ahead := seconds_ahead(error.response.headers.get("date"))) is not None and abs(ahead) > CLOCK_SECONDS:
+        where = "ahead of" if ahead > 0 else "behind"
+        return ClockSkew(
+            f"this clock is {abs(ahead):.0f} s {where} the coordinator's, at most {CLOCK_SECONDS}: switch NTP on"
+        )
+    return LinkFailed("the coordinator answers 401: is this node's public key among the admitted ones?")
+
+
+def seconds_ahead(date: str | None) -> float | None:
+    """Return how far this clock is ahead of the one that wrote an HTTP date (None: it is no date)."""
+    try:
+        return time.time() - email.utils.parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None

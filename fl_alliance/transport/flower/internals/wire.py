@@ -25,7 +25,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from fl_alliance.errors import LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 
-logging.getLogger("flwr").setLevel(logging.ERROR)
+logging.getLogger("flwr").setLevel(logging.WARNING)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 LOST = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})

@@ -48,6 +48,11 @@ in the party's folder. `${NAME}` in it is the environment variable NAME: the who
 characters. Without a password in it, PGPASSWORD or ~/.pgpass gives one. It is never shown."""
 
 
+BlobStore = Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?|file:///.+)$")]
+"""s3://BUCKET/PREFIX, with credentials and endpoint from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3, ...);
+or file:///FOLDER."""
+
+
 class DataConfig(_Config):
     """Where the private records are, and which columns mean what."""
 
@@ -90,6 +95,8 @@ class CoordinatorConfig(_Config):
     alliance: Name
     cipher_processes: CipherProcesses = 1
     database: Database | None = None
+    blobs: BlobStore | None = None
+    """Where uploads and adapters are kept; unset: the folder `blobs` in the coordinator's own."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
     metrics: Loopback | None = None

@@ -97,7 +97,7 @@ def run_coordinator(
     config = load(CoordinatorConfig, home / "coordinator.toml")
     plan = home / "jobs" / job / "plan.dsse.json"
     read_file(plan, "plan, which `coordinator propose` signs")  # before anything listens
-    blobs = FolderBlobs(home / "blobs")
+    blobs = blobs_of(home, config)
     with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
         with watched_coordinator(home, config, link, journal) as watch:
@@ -114,7 +114,7 @@ def serve_coordinator(home: Path, *, stop: Stop, tell: Tell = lambda _: None) ->
         BadConfig: a file is missing or wrong, or another process serves this folder.
     """
     config = load(CoordinatorConfig, home / "coordinator.toml")
-    blobs = FolderBlobs(home / "blobs")
+    blobs = blobs_of(home, config)
     with only_process(home), open_journal(home, serves=True) as journal, coordinator_link(home, config, blobs) as link:
         tell(f"listening on {config.host}:{config.port}, mutual TLS")
         with watched_coordinator(home, config, link, journal) as watch:
@@ -150,6 +150,22 @@ def open_journal(home: Path, *, serves: bool = False) -> Iterator[Journal]:
         yield journal
     finally:
         journal.close()
+
+
+def blobs_of(home: Path, config: CoordinatorConfig) -> Blobs:
+    """Return the coordinator's blob store; a folder is used as one, for what is there must outlive a power cut.
+
+    Raises:
+        BadConfig: the package for this kind of store is not installed.
+        StoreFailed: the folder can't be made.
+    """
+    if config.blobs is None:
+        return FolderBlobs(home / "blobs")
+    if config.blobs.startswith("file://"):
+        return FolderBlobs(Path(config.blobs.removeprefix("file://")))
+    from fl_alliance.store.remote_blobs import FsspecBlobs
+
+    return FsspecBlobs(config.blobs)
 
 
 def journal_of(home: Path, config: CoordinatorConfig | InstitutionConfig, *, serves: bool = False) -> SqlJournal:

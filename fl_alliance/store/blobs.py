@@ -73,14 +73,20 @@ class FolderBlobs:
 
 
 def _copy(ref: BlobRef, chunks: Iterable[bytes], descriptor: int) -> None:
+    for chunk in checked(ref, chunks):
+        with _named(ref):
+            _write(descriptor, chunk)
+
+
+def checked(ref: BlobRef, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the chunks; end without an error only if they are the blob (NotAuthentic: another digest or length)."""
     hasher, length = hashlib.sha256(), 0
     for chunk in chunks:
         length += len(chunk)
         if length > ref.length:
             raise NotAuthentic(f"blob {ref.digest}: longer than the {ref.length} bytes stated")
         hasher.update(chunk)
-        with _named(ref):
-            _write(descriptor, chunk)
+        yield chunk
     seen = "sha256:" + hasher.hexdigest()
     if (seen, length) != (ref.digest, ref.length):
         raise NotAuthentic(f"blob {ref.digest} of {ref.length} bytes: got {seen} of {length} bytes")

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Server
+from tests.store.s3 import bucket, one_bucket
+
+__all__ = ["bucket", "one_bucket"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

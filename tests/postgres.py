@@ -45,12 +45,12 @@ def binaries() -> Path | None:
 
 
 class Server:
-    """One server; `restart` is what a crash and a new start are to its clients."""
+    """One server, with one user."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
         self._as: dict[str, Any] = _another_user() if os.geteuid() == 0 else {}
-        self.folder = Path(tempfile.mkdtemp(prefix="fl-pg-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="fl-pg-", dir=_short_folder()))
         if self._as:
             os.chown(self.folder, self._as["user"], self._as["group"])
         self._keeper = subprocess.Popen(
@@ -67,27 +67,31 @@ class Server:
         options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_connections=40"
         self._run("pg_ctl", "start", "--wait", "--silent", "--pgdata=data", "--log=log", f"--options={options}")
 
-    def stop(self) -> None:
-        """End it without a word to its clients, as a crash does; what it has committed is on the disk."""
-        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate", "--pgdata=data")
+    def stop(self, mode: str = "fast") -> None:
+        """End it: `fast` is what an admin's restart does to its clients, `immediate` what a crash does."""
+        self._run("pg_ctl", "stop", "--wait", "--silent", f"--mode={mode}", "--pgdata=data")
 
-    def restart(self) -> None:
-        self.stop()
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
         self.start()
 
-    def new_database(self) -> str:
-        """Make an empty database; return its URL."""
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """An empty database, by its URL; gone at the end, whoever is connected."""
         name = f"journal_{secrets.token_hex(6)}"
-        with self.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        with self.connect("postgres") as admin:
+            admin.execute(f"CREATE DATABASE {name}")
+        yield self.url(name)
+        with self.connect("postgres") as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://tester:{QUOTED}@/{database}?host={self.folder}"
 
     @contextlib.contextmanager
     def connect(self, database: str) -> Iterator[psycopg.Connection[Any]]:
-        """A connection outside any transaction."""
+        """A connection outside any transaction, to the database of this name or URL."""
+        database = database.split("?")[0].split("/")[-1]
         options = {"dbname": database, "user": "tester", "password": PASSWORD, "host": str(self.folder)}
         with psycopg.connect(**options, autocommit=True) as connection:
             yield connection
@@ -96,7 +100,7 @@ class Server:
         """End it and remove its folder."""
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
-        self._keeper.wait(30)
+        self._keeper.wait(300)
 
     def _run(self, program: str, *arguments: str, given: str = "") -> None:
         result = subprocess.run(
@@ -104,6 +108,15 @@ class Server:
             cwd=self.folder, input=given, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **self._as,
         )  # fmt: skip
         assert result.returncode == 0, f"{program}: {result.stderr}"
+
+
+def _short_folder() -> str:
+    """Return where the server's folder is made: in memory if there is room, for a loaded disk syncs slowly.
+
+    A socket's path has at most 107 characters, so not below pytest's own.
+    """
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else "/tmp"
 
 
 def _another_user() -> dict[str, Any]:

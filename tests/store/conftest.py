@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ __all__ = ["bucket", "one_bucket"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
     """An SQLite file that is not there yet, and an empty PostgreSQL database's URL."""
     if request.param == "sqlite":
-        return tmp_path / "journal.db"
+        yield tmp_path / "journal.db"
+        return
     server: Server = request.getfixturevalue("postgres")
-    return server.new_database()
+    with server.database() as url:
+        yield url

@@ -320,7 +320,7 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
         ledger = ledger_file(home, config, IdentityKey.load(keys.identity))
         with watched_institution(home, config, ledger, link.heard_seconds, link.retries) as watch:
             handler = institution(home, link, serves=True, tell=tell, watch=watch)
-            tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing listens here")
+            tell(f"{config.name}: calling {config.coordinator}, mutual TLS, nothing here listens beyond loopback")
             link.serve(handler, keep_going=keep_going)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals
+from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, console, examined, read, say, stop_at_signals
 from fl_alliance.errors import JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
@@ -87,6 +89,21 @@ def coordinator_serve(home: Folder, log_format: LogFormat = None, log_level: Log
 
     tell = begin(CoordinatorConfig, home / "coordinator.toml", log_format, log_level)
     serve_coordinator(home, stop=stop_at_signals(), tell=tell)
+
+
+@app.command("jobs")
+def coordinator_jobs(
+    home: Folder, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False
+) -> None:
+    """List every job: queued, running with round and phase, finished, aborted with the reason."""
+    from fl_alliance.parties.job_status import table_of
+    from fl_alliance.parties.wiring import job_statuses
+
+    jobs = job_statuses(home)
+    if as_json:
+        say(json.dumps([asdict(job) for job in jobs], indent=2))
+    else:
+        console.print(table_of(jobs))
 
 
 @app.command("cancel")

@@ -11,7 +11,7 @@ import base64
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -263,14 +263,19 @@ class Coordinator:
         if len(events) == 1:
             events.append(self._noted("last-seen", _to_text(self._heads.newest(self._job.names))))
         self._job = replace(self._job, last_seen=_from_text(*events[1]))
-        state, _ = machine.start(self._job)
-        for kind, body in events[2:]:
-            state, _ = machine.step(state, _from_journal(self._address, kind, body))
-        return state
+        return state_after(self._job, self._address, events[2:])
 
     def _noted(self, kind: str, body: bytes) -> tuple[str, bytes]:
         self._journal.append(self._job.plan.job, kind, body)
         return kind, body
+
+
+def state_after(job: machine.Job, address: Address, events: Iterable[tuple[str, bytes]]) -> machine.State:
+    """Return the state that the journal's `events` of `job` make, behind the two at its head."""
+    state, _ = machine.start(job)
+    for kind, body in events:
+        state, _ = machine.step(state, _from_journal(address, kind, body))
+    return state
 
 
 def _seconds_for(state: machine.Gathering) -> int:

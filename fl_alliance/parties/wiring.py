@@ -18,10 +18,11 @@ from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.approvals import sign_approval
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, database_url, load
-from fl_alliance.parties.coordinator import Coordinator
+from fl_alliance.parties.coordinator import Coordinator, state_after
 from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
-from fl_alliance.parties.job_queue import JobQueue
+from fl_alliance.parties.job_queue import JobQueue, Queued
+from fl_alliance.parties.job_status import JobStatus, status_of
 from fl_alliance.parties.mail import Address
 from fl_alliance.parties.monitoring import watched_coordinator, watched_institution
 from fl_alliance.parties.proposals import Proposals
@@ -215,24 +216,17 @@ def coordinator(
 ) -> Coordinator:
     """Return the shell of one job over any link."""
     config = load(CoordinatorConfig, home / "coordinator.toml")
-    keys = setup.Keys(home)
-    identity = IdentityKey.load(keys.identity)
-    members = read_file(keys.members, "list of members")
-    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root")).public
-    folder = home / "jobs" / job
-    envelope = read_file(folder / "plan.dsse.json", "plan of the job")
-    plan = open_document(envelope, TrainingPlan, public_key=identity.public)
-    people = open_document(members, AllianceMembers, public_key=root)
+    begun, address = job_of(home, job)
     events = journal or journal_of(home, config)
     return Coordinator(
-        identity=identity,
-        address=Address(setup.COORDINATOR, setup.COORDINATOR, keys_of(people)),
-        job=machine.Job(plan, envelope, members),
+        identity=IdentityKey.load(setup.Keys(home).identity),
+        address=address,
+        job=begun,
         journal=events,
         link=link,
         blobs=blobs,
-        adder=UploadAdder(plan, blobs, Performance(processes=config.cipher_processes)),
-        folder=folder,
+        adder=UploadAdder(begun.plan, blobs, Performance(processes=config.cipher_processes)),
+        folder=home / "jobs" / job,
         heads=SeenHeads(home / "heads"),
         tell=tell,
         ask_again_seconds=ask_again,
@@ -242,6 +236,29 @@ def coordinator(
         cancelled=lambda: JobQueue(events).cancelled(job),
         stopping=stopping,
     )
+
+
+def job_of(home: Path, job: str) -> tuple[machine.Job, Address]:
+    """Return a job that the coordinator in `home` signed, with the present list of members."""
+    keys = setup.Keys(home)
+    members = read_file(keys.members, "list of members")
+    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root")).public
+    envelope = read_file(home / "jobs" / job / "plan.dsse.json", "plan of the job")
+    plan = open_document(envelope, TrainingPlan, public_key=IdentityKey.load(keys.identity).public)
+    people = open_document(members, AllianceMembers, public_key=root)
+    return machine.Job(plan, envelope, members), Address(setup.COORDINATOR, setup.COORDINATOR, keys_of(people))
+
+
+def job_statuses(home: Path) -> list[JobStatus]:
+    """Return every job of the coordinator in `home`, in the order of the queue; the service may run meanwhile."""
+    with open_journal(home) as journal:
+        return [status_of(queued, _state_of(home, queued, journal)) for queued in JobQueue(journal).jobs()]
+
+
+def _state_of(home: Path, queued: Queued, journal: Journal) -> machine.State | None:
+    """Return where a job is by its journal; None: nothing has happened, or it is over."""
+    events = [] if queued.over else journal.events(queued.job)
+    return state_after(*job_of(home, queued.job), events[2:]) if events else None
 
 
 def keys_of(people: AllianceMembers) -> dict[str, bytes]:

@@ -88,6 +88,7 @@ __all__ = [
     "start",
     "step",
     "survivor_list",
+    "waited_for",
 ]
 
 
@@ -114,8 +115,7 @@ def outstanding(state: State) -> tuple[Effect, ...]:
     """Return what must be done, or done again, in `state`. After a restart this is what to do first."""
     match state:
         case Gathering():
-            waiting = sorted(set(state.asked) - set(state.answers) - set(state.progress.left))
-            return (*(Ask(name, state.asked[name]) for name in waiting), *_tell_left(state.progress))
+            return (*(Ask(name, state.asked[name]) for name in waited_for(state)), *_tell_left(state.progress))
         case Adding():
             return (AddUploads(_uploads(state.progress)), *_tell_left(state.progress))
         case Recording():
@@ -124,6 +124,13 @@ def outstanding(state: State) -> tuple[Effect, ...]:
             return _tell_left(state.progress)
         case Aborted():
             return _tell_abort(state.progress, state.reason)
+
+
+def waited_for(state: State) -> tuple[str, ...]:
+    """Return the members that owe an answer, sorted."""
+    if not isinstance(state, Gathering):
+        return ()
+    return tuple(sorted(set(state.asked) - set(state.answers) - set(state.progress.left)))
 
 
 def step(state: State, event: Event) -> Transition:
@@ -173,8 +180,7 @@ def _answered(state: Gathering, event: Answered) -> Transition:
 
 def _go_on(state: Gathering) -> Transition:
     """Complete the phase once nobody is waited for."""
-    waiting = set(state.asked) - set(state.answers) - set(state.progress.left)
-    return (state, ()) if waiting else _complete(state)
+    return (state, ()) if waited_for(state) else _complete(state)
 
 
 def _refused(state: Gathering, member: str, refusal: m.Refusal) -> Transition:
@@ -189,7 +195,7 @@ def _refused(state: Gathering, member: str, refusal: m.Refusal) -> Transition:
 def _deadline(state: Gathering, event: DeadlinePassed) -> Transition:
     if (event.kind, event.round) != (kind_of(state.awaits), state.progress.round):
         raise OutOfOrder(f"the deadline of {event.kind} in round {event.round} no longer matters")
-    missing = sorted(set(state.asked) - set(state.answers) - set(state.progress.left))
+    missing = waited_for(state)
     reason = f"no {event.kind} from {', '.join(missing)} in round {event.round} before the deadline"
     return _leave(state, dict.fromkeys(missing, reason))
 

@@ -174,3 +174,27 @@ def test_a_job_whose_plan_was_put_in_anothers_place_is_noted_and_the_next_one_ru
     assert first.outcome == "aborted"
     assert first.reason.startswith("can't be run: OutOfOrder: job job-1 was begun with another plan")
     assert second.outcome == "finished"
+
+
+def test_an_admin_sees_where_each_job_is(served: Served) -> None:
+    served.propose("job-2", "job-3")
+    home, queue = served.alliance.home("coordinator"), served.queue
+
+    def round_1_waits_for_the_school() -> bool:
+        if any("key-accepted from school" in line for line in served.said):
+            served.alliance.hub.offline.add("school")
+        return any("round-keys from clinic" in line for line in served.said)
+
+    served.until = round_1_waits_for_the_school
+    served.run()
+    running, second, third = wiring.job_statuses(home)
+    assert (running.state, running.round, running.rounds) == ("running", 1, 1)
+    assert (running.phase, running.waits_for) == ("round-keys", ("school",))
+    assert (second.job, second.state, third.state) == ("job-2", "queued", "queued")
+    queue.cancel("job-3", "no")
+    assert wiring.job_statuses(home)[2].reason == "cancelled: no"
+    served.until = served.idle
+    served.alliance.hub.offline.clear()
+    served.run()
+    ended = [(job.job, job.state, job.reason) for job in wiring.job_statuses(home)]
+    assert ended == [("job-1", "finished", ""), ("job-2", "finished", ""), ("job-3", "aborted", "no")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -58,24 +59,50 @@ def institution_approver_key(
     say(f"key fingerprint {identity.keyid}: for `approvers` in the policy")
 
 
+@app.command("plans")
+def institution_plans(
+    home: Folder, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False
+) -> None:
+    """List the plans that were proposed, each in plain words: what it does, what it promises, what it costs."""
+    from fl_alliance.parties.wiring import house_plans
+
+    plans = house_plans(home).all()
+    if as_json:
+        say(json.dumps([plan.json() for plan in plans], indent=2))
+    for line in [line for plan in plans for line in plan.lines()] if not as_json else []:
+        say(line)
+
+
 @app.command("approve")
 def institution_approve(
     home: Folder,
-    plan: Annotated[Path, typer.Argument(help="The signed plan (plan.dsse.json) that the admin sent.")],
+    plan: Annotated[str, typer.Argument(help="Name of a proposed job, or the file of a signed plan.")],
     person: Annotated[str, typer.Option(help="Name of the person, as in the policy.")],
     key: Annotated[Path, typer.Option(help="The person's key.")],
 ) -> None:
-    """Approve a plan as a person whom the policy names, before the job is run."""
-    from fl_alliance.parties.wiring import approve_plan
+    """Show a plan in plain words and approve it as a person whom the policy names."""
+    from fl_alliance.parties.wiring import approve_plan, house_plans
     from fl_alliance.protocol.plan import Member
 
     check(Member, name=person, declared_units=1)
-    seen, path = approve_plan(home, plan, person=person, key=key)
-    say(
-        f"job {seen.job} of alliance {seen.alliance} with {', '.join(seen.names)}: {seen.rounds} rounds, epsilon up to "
-        f"{seen.privacy.epsilon_cap} at delta {seen.privacy.delta} for each {seen.privacy.unit}"
-    )
+    envelope, facts = house_plans(home).to_approve(plan)
+    path = approve_plan(home, envelope, person=person, key=key)
+    for line in facts.lines():
+        say(line)
     say(f"approved by {person}: {path}")
+
+
+@app.command("decline")
+def institution_decline(
+    home: Folder,
+    job: Annotated[str, typer.Argument(help="Name of a proposed job.")],
+    reason: Annotated[str, typer.Option(help="What the coordinator and, by it, the other members are told.")],
+) -> None:
+    """Decline a plan: the coordinator gets a signed refusal, and the job ends for all."""
+    from fl_alliance.parties.wiring import house_plans
+
+    house_plans(home).decline(job, reason)
+    say(f"job {job} is declined: {reason}")
 
 
 @app.command("check")

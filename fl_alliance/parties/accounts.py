@@ -25,6 +25,7 @@ from fl_alliance.privacy.ledger import (
     check_seen_head,
     next_entry,
     of_job,
+    unopened_entry,
 )
 from fl_alliance.privacy.report import build_report, render_html
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, LedgerEntry, RoundRecord
@@ -89,12 +90,9 @@ class Accounts:
         ledger, others = self._ledger.read(), self._ledger.put_aside()
         for head in seen:
             check_seen_head(ledger, head, others)
-        unopened = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
         if of_job(ledger.entries, plan.alliance, plan.job):
             raise OutOfOrder(f"job {plan.job} was already charged here: give the new plan another job name")
-        proposed = next_entry(
-            ledger, plan, plan_digest=plan_digest, round_number=1, dataset_digest=unopened, now=int(self._clock())
-        )
+        proposed = unopened_entry(ledger, plan, plan_digest=plan_digest, now=int(self._clock()))
         check_plan(ledger.entries, proposed, plan, self.policy, self._accountant)
         return ledger, proposed
 

@@ -46,11 +46,18 @@ def sign_approval(folder: Path, plan: bytes, policy: InstitutionPolicy, *, perso
 
 
 def approvals_in(folder: Path, plan_digest: str, policy: InstitutionPolicy) -> dict[str, bytes]:
-    """Return the envelopes in `folder` that count for the plan, by person; a file that is none is logged and left out.
+    """Return the envelopes in `folder` that count for the plan, as `approvals_found`.
 
     Raises:
         ApprovalsMissing: there are too few.
     """
+    found = approvals_found(folder, plan_digest, policy)
+    check_approvals(plan_digest, policy, found)
+    return found
+
+
+def approvals_found(folder: Path, plan_digest: str, policy: InstitutionPolicy) -> dict[str, bytes]:
+    """Return the envelopes in `folder` that count for the plan, by person; a file that is none is logged, left out."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.glob("*.json")):
         data = path.read_bytes()
@@ -60,5 +67,4 @@ def approvals_in(folder: Path, plan_digest: str, policy: InstitutionPolicy) -> d
             log.warning("approval_ignored", file=path.name, error=error)
             continue
         found |= dict.fromkeys(approved, data)
-    check_approvals(plan_digest, policy, found)
     return found

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_alliance.errors import BadConfig, BadPlan
+from fl_alliance.errors import AllianceError, BadConfig, BadPlan
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
-from fl_alliance.evidence.sign import open_document, peek_document, sign_document
+from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties import setup
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import UploadAdder
@@ -21,6 +21,7 @@ from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, dat
 from fl_alliance.parties.coordinator import Coordinator, state_after
 from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.heads import SeenHeads
+from fl_alliance.parties.house_plans import HousePlans
 from fl_alliance.parties.job_queue import JobQueue, Queued
 from fl_alliance.parties.job_status import JobStatus, status_of
 from fl_alliance.parties.mail import Address
@@ -252,13 +253,16 @@ def job_of(home: Path, job: str) -> tuple[machine.Job, Address]:
 def job_statuses(home: Path) -> list[JobStatus]:
     """Return every job of the coordinator in `home`, in the order of the queue; the service may run meanwhile."""
     with open_journal(home) as journal:
-        return [status_of(queued, _state_of(home, queued, journal)) for queued in JobQueue(journal).jobs()]
+        return [_status(home, queued, journal) for queued in JobQueue(journal).jobs()]
 
 
-def _state_of(home: Path, queued: Queued, journal: Journal) -> machine.State | None:
-    """Return where a job is by its journal; None: nothing has happened, or it is over."""
+def _status(home: Path, queued: Queued, journal: Journal) -> JobStatus:
+    """Return where a job is by its journal; of one that can't be replayed what the service will note."""
     events = [] if queued.over else journal.events(queued.job)
-    return state_after(*job_of(home, queued.job), events[2:]) if events else None
+    try:
+        return status_of(queued, state_after(*job_of(home, queued.job), events[2:]) if events else None)
+    except AllianceError as error:
+        return JobStatus(queued.job, "aborted", reason=f"can't be run: {type(error).__name__}: {error}")
 
 
 def keys_of(people: AllianceMembers) -> dict[str, bytes]:
@@ -282,18 +286,37 @@ def sign_policy(home: Path, policy: InstitutionPolicy) -> Path:
     return path
 
 
-def approve_plan(home: Path, plan: Path, *, person: str, key: Path) -> tuple[TrainingPlan, Path]:
-    """Sign the plan's envelope in the file `plan` as `person`; return what was approved and where that is kept.
+def house_plans(home: Path) -> HousePlans:
+    """Return the plans that were proposed to the institution in `home`, with its policy and its ledger.
+
+    Raises:
+        BadConfig: there is no policy; NotAuthentic: it is not signed by this institution; LedgerBroken: the ledger.
+    """
+    identity = IdentityKey.load(setup.Keys(home).identity)
+    policy = own_policy(home, identity)
+    ledger = LedgerFile(
+        home / "ledger.jsonl",
+        public_key=identity.public,
+        institution=policy.institution,
+        dataset=policy.dataset,
+    )
+    return HousePlans(home, policy, ledger.read())
+
+
+def own_policy(home: Path, identity: IdentityKey) -> InstitutionPolicy:
+    """Return the institution's signed policy (BadConfig: it is not there)."""
+    signed = read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
+    return open_document(signed, InstitutionPolicy, public_key=identity.public)
+
+
+def approve_plan(home: Path, envelope: bytes, *, person: str, key: Path) -> Path:
+    """Sign a plan's envelope as `person`; return where the approval is kept.
 
     Raises:
         PolicyRefused: the policy in `home` does not know the person with this key.
     """
-    identity = IdentityKey.load(setup.Keys(home).identity)
-    signed = read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
-    policy = open_document(signed, InstitutionPolicy, public_key=identity.public)
-    envelope = read_file(plan, "signed plan, which the alliance's admin sends")
-    path = sign_approval(home / "approvals", envelope, policy, person=person, key=IdentityKey.load(key))
-    return peek_document(envelope, TrainingPlan), path
+    policy = own_policy(home, IdentityKey.load(setup.Keys(home).identity))
+    return sign_approval(home / "approvals", envelope, policy, person=person, key=IdentityKey.load(key))
 
 
 def require_own_policy(policy: InstitutionPolicy, config: InstitutionConfig) -> None:

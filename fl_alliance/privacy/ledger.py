@@ -160,6 +160,59 @@ def next_entry(
     )
 
 
+def unopened_entry(ledger: Ledger, plan: TrainingPlan, *, plan_digest: str, now: int) -> LedgerEntry:
+    """Return the charge of each round of `plan` before the data file is opened: its digest is the one of before."""
+    known = ledger.entries[-1].dataset_digest if ledger.entries else digest_of(b"not opened yet")
+    return next_entry(ledger, plan, plan_digest=plan_digest, round_number=1, dataset_digest=known, now=now)
+
+
+def charges_to_come(
+    entries: Iterable[LedgerEntry], proposed: LedgerEntry, plan: TrainingPlan
+) -> tuple[LedgerEntry, ...]:
+    """Return `proposed` once for each round of `plan` that is not in `entries` yet."""
+    charged = {entry.round for entry in of_job(entries, plan.alliance, plan.job)}
+    return (proposed,) * (plan.rounds - len(charged & set(range(1, plan.rounds + 1))))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one cap bears now, and with a job's charges on top: composed, at the least delta of all."""
+
+    name: str
+    cap: Decimal
+    before: tuple[LedgerEntry, ...]
+    added: tuple[LedgerEntry, ...]
+    delta: Decimal
+
+    def already(self, accountant: Accountant) -> Decimal:
+        """Return epsilon of what was charged."""
+        return spent(self.before, accountant, self.delta)
+
+    def would_be(self, accountant: Accountant) -> Decimal:
+        """Return epsilon of that and of what is to come."""
+        return spent((*self.before, *self.added), accountant, self.delta)
+
+
+def loads_of(
+    entries: Sequence[LedgerEntry],
+    added: Sequence[LedgerEntry],
+    policy: InstitutionPolicy,
+    plan_cap: Decimal | None = None,
+) -> tuple[Load, ...]:
+    """Return every cap that `added`, of one charge at least, must keep within: the plan's own, then the policy's."""
+    delta = min(Decimal(entry.delta) for entry in (*entries, added[0]))
+    job = of_job(entries, added[0].alliance, added[0].job)
+    year = year_before(entries, added[0].time)
+    caps = [
+        ("epsilon_per_job", Decimal(policy.epsilon_per_job), job),
+        ("epsilon_per_year", Decimal(policy.epsilon_per_year), year),
+        ("epsilon_per_dataset", Decimal(policy.epsilon_per_dataset), tuple(entries)),
+    ]
+    if plan_cap is not None:
+        caps.insert(0, ("the plan's epsilon_cap", plan_cap, job))
+    return tuple(Load(name, cap, before, tuple(added), delta) for name, cap, before in caps)
+
+
 def check_charge(
     entries: Sequence[LedgerEntry], proposed: LedgerEntry, policy: InstitutionPolicy, accountant: Accountant
 ) -> None:
@@ -193,8 +246,7 @@ def check_plan(
     check_plan_terms(plan, policy)
     _check_terms(policy, proposed.institution, proposed.dataset, proposed.unit, proposed.delta)
     _check_continuity(entries, proposed)
-    charged = {entry.round for entry in of_job(entries, plan.alliance, plan.job)}
-    to_come = (proposed,) * (plan.rounds - len(charged & set(range(1, plan.rounds + 1))))
+    to_come = charges_to_come(entries, proposed, plan)
     _check_caps(entries, to_come, policy, accountant, plan_cap=Decimal(plan.privacy.epsilon_cap))
 
 
@@ -306,23 +358,11 @@ def _check_caps(
     accountant: Accountant,
     plan_cap: Decimal | None = None,
 ) -> None:
-    if not added:
-        return
-    delta = min(Decimal(entry.delta) for entry in (*entries, added[0]))
-    job = of_job(entries, added[0].alliance, added[0].job)
-    year = year_before(entries, added[0].time)
-    for name, cap, before in (
-        ("the plan's epsilon_cap", plan_cap, job),
-        ("epsilon_per_job", Decimal(policy.epsilon_per_job), job),
-        ("epsilon_per_year", Decimal(policy.epsilon_per_year), year),
-        ("epsilon_per_dataset", Decimal(policy.epsilon_per_dataset), entries),
-    ):
-        if cap is None:
-            continue
-        would_be = spent((*before, *added), accountant, delta)
-        if would_be > cap:
-            already = spent(before, accountant, delta)
+    for load in loads_of(entries, added, policy, plan_cap) if added else ():
+        would_be = load.would_be(accountant)
+        if would_be > load.cap:
+            already = load.already(accountant)
             raise BudgetExceeded(
-                f"{name} is {decimal_text(cap)}: spent {decimal_text(already)}, would be {decimal_text(would_be)} "
-                f"(delta {decimal_text(delta)})"
+                f"{load.name} is {decimal_text(load.cap)}: spent {decimal_text(already)}, would be "
+                f"{decimal_text(would_be)} (delta {decimal_text(load.delta)})"
             )

@@ -102,19 +102,26 @@ def build_report(
 
 
 def _statement(plan: TrainingPlan, ledger: Ledger, costs: Costs) -> str:
-    unit = plan.privacy.unit
     return (
-        f"Everything that {ledger.institution} released in job {plan.job} is differentially private: whether all "
-        f"records of any one {unit} were in data set {ledger.dataset} or not changes the probability of any outcome by "
-        f"a factor of at most e^{decimal_text(costs.job_pld)}, plus at most {plan.privacy.delta}. "
-        f"Together with all earlier jobs on this data set the exponent is at most {decimal_text(costs.dataset_pld)}."
-        + (_shared_noise(plan) if plan.privacy.noise == "distributed" else "")
+        f"Everything that {ledger.institution} released in job {plan.job} is differentially private: "
+        + guarantee_of(plan, ledger.dataset, costs)
+        + (f" {shared_noise(plan)}" if plan.privacy.noise == "distributed" else "")
     )
 
 
-def _shared_noise(plan: TrainingPlan) -> str:
+def guarantee_of(plan: TrainingPlan, dataset: str, costs: Costs) -> str:
+    """Return what `costs` promise each unit, in a sentence of the report and of the plan's words."""
     return (
-        f" Assumption: the institutions of the job share one noise. This holds for what was released, the sums of "
+        f"whether all records of any one {plan.privacy.unit} were in data set {dataset} or not changes the probability "
+        f"of any outcome by a factor of at most e^{decimal_text(costs.job_pld)}, plus at most {plan.privacy.delta}. "
+        f"Together with all earlier jobs on this data set the exponent is at most {decimal_text(costs.dataset_pld)}."
+    )
+
+
+def shared_noise(plan: TrainingPlan) -> str:
+    """Return what a guarantee rests on where the members share one noise."""
+    return (
+        f"Assumption: the institutions of the job share one noise. This holds for what was released, the sums of "
         f"{plan.fewest} or more institutions, as long as at most {plan.threshold - 1} of them leave their part of the "
         f"noise out or tell it to others; a single institution's update is protected by its encryption and has only a "
         f"part of the noise."

@@ -68,9 +68,13 @@ class House:
         self.hears(line)
 
     def approve(self, *people: str) -> None:
-        plan = self.home / "proposals" / self.alliance.plan.job / "plan.dsse.json"
+        plan = proposal_of(self.home / "proposals", self.alliance.plan.job).envelope
         for name in people:
             wiring.approve_plan(self.home, plan, person=name, key=self.keys / f"{name}.key")
+
+    def stands(self) -> str:
+        (plan,) = wiring.house_plans(self.home).all()
+        return plan.state
 
     def waits(self) -> int:
         return self.said.count("clinic has not decided yet: persons there must approve the plan")
@@ -87,10 +91,18 @@ def house(build: Build, tmp_path: Path) -> House:
 def test_an_institution_takes_part_once_its_persons_have_approved_without_a_restart(house: House) -> None:
     """Ann reads the plan at the first look, ben at the second; at the third nobody is missing."""
     house.propose()
-    house.hears = lambda line: house.approve(*("ann", "ben")[: house.waits()]) if "not decided" in line else None
+    seen: list[str] = []
+
+    def read(line: str) -> None:
+        if "not decided" in line:
+            seen.append(house.stands())
+            house.approve(*("ann", "ben")[: house.waits()])
+            seen.append(house.stands())
+
+    house.hears = read
     state = house.coordinator(Clock(30.0)).run()
     assert isinstance(state, machine.Finished), state
-    assert house.waits() == 2
+    assert [*seen, house.stands()] == ["waits", "waits", "waits", "approved", "accepted"]
     verify_evidence(house.alliance.job("clinic") / "evidence", root=None, say=lambda _: None)
     approvals = house.alliance.job("clinic") / "evidence" / "approvals"
     assert sorted(path.name for path in approvals.iterdir()) == ["ann.dsse.json", "ben.dsse.json"]
@@ -114,13 +126,14 @@ def test_a_plan_that_was_declined_is_refused_with_the_reason_and_approvals_don_t
 
     def read(line: str) -> None:
         if "not decided" in line:
-            proposal_of(house.home / "proposals", "job-2").decline("the ethics board said no")
+            wiring.house_plans(house.home).decline("job-2", "the ethics board said no")
             house.approve("ann", "ben")
 
     house.hears = read
     state = house.coordinator(Clock(30.0)).run()
     assert isinstance(state, machine.Aborted)
     assert state.reason == "clinic refused: PlanDeclined: the ethics board said no"
+    assert house.stands() == "declined"
     assert house.charged() == []
 
 

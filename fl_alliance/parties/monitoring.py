@@ -46,7 +46,7 @@ def watched_coordinator(
     )
     checks: dict[str, status.Check] = {
         "link": lambda: _none(link.online),
-        "journal": lambda: _none(lambda: journal.events("is it there?")),
+        "journal": lambda: _none(journal.check),
         "disk": partial(status.disk_check, home),
     }
     page = status.StatusServer(config.metrics, registry, checks)

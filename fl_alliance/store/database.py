@@ -62,8 +62,8 @@ class Database:
         if serves:
             self._epoch = self.run(_next_epoch)
 
-    def run(self, work: Callable[[Connection, bool], T]) -> T:
-        """Run `work` in one transaction; what it did is durable when this returns.
+    def run(self, work: Callable[[Connection, bool], T], *, patience: float | None = None) -> T:
+        """Run `work` in one transaction; what it did is durable when this returns. `patience`: if not the usual one.
 
         The second argument of `work` is true where an earlier transaction of it may have been committed, unheard. That
         is unknown, too, where this raises `StoreFailed` since the server stays away; otherwise nothing was done.
@@ -73,7 +73,7 @@ class Database:
             with self._engine.begin() as connection:
                 return work(connection, again)
 
-        return self._patiently(once, self._patience)
+        return self._patiently(once, self._patience if patience is None else patience)
 
     def close(self) -> None:
         """Close the file or the line, and give the lock back."""

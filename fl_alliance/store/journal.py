@@ -51,6 +51,9 @@ class Journal(Protocol):
     def events(self, job: str) -> list[tuple[str, bytes]]:
         """Return (kind, body) of every event of `job`, oldest first (StoreFailed: they can't be read)."""
 
+    def check(self) -> None:
+        """Return if the database answers, and don't wait for one that is away (StoreFailed: it does not)."""
+
 
 class SqlJournal:
     """Events of jobs and replies already given, in one database; one database for each party.
@@ -107,6 +110,10 @@ class SqlJournal:
     def reply(self, request: str) -> bytes | None:
         """Return the reply that was given to the request with this digest."""
         return self._database.run(lambda connection, _: _reply(connection, request))
+
+    def check(self) -> None:
+        """Return if the database answers, and don't wait for one that is away."""
+        self._database.run(lambda connection, _: connection.execute(select(_SERVING)).all(), patience=0.0)
 
     def close(self) -> None:
         """Close the file or the line to the server."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fl_alliance.parties.demo import stage
 from fl_alliance.protocol.plan import OptimizerPlan, SumPlan, TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.transport.local import LocalHub
+from tests.postgres import Server
 
 SITES = ("clinic", "hospital", "school")
 FOUR = (*SITES, "surgery")
@@ -111,6 +112,19 @@ def build_in(place: Path, **changes: Any) -> Alliance:
     write_records(place / "data")
     chosen = settings(Path(__file__).parents[2] / "deploy" / "demo" / "model", place / "data", **changes)
     return attached(place / "alliance", stage.prepare(chosen, place, place / "alliance", threads=1))
+
+
+def set_database(home: Path, settings: str, url: str) -> None:
+    """Set the database of a party in its settings; before everything else there, for tables may follow."""
+    file = home / settings
+    file.write_text(f'database = "{url}"\n{file.read_text()}')
+
+
+@pytest.fixture
+def database_url(postgres: Server) -> Iterator[str]:
+    """An empty PostgreSQL database."""
+    with postgres.database() as url:
+        yield url
 
 
 def attached(folder: Path, plan: TrainingPlan) -> Alliance:

@@ -12,7 +12,7 @@ from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import SqlJournal
-from tests.parties.conftest import SITES, Alliance
+from tests.parties.conftest import SITES, Alliance, set_database
 
 Build = Callable[..., Alliance]
 
@@ -60,11 +60,17 @@ def run_through(alliance: Alliance) -> machine.State:
     raise AssertionError("the job never ends")
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["after-the-entry", "before-the-entry"])
+@pytest.mark.parametrize(
+    ("before", "database"),
+    [(False, "sqlite"), (True, "postgresql")],
+    ids=["after-the-entry-sqlite", "before-the-entry-postgresql"],
+)
 def test_a_coordinator_killed_at_every_journal_entry_finishes_the_same_round(
-    build: Build, monkeypatch: pytest.MonkeyPatch, before: bool
+    build: Build, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, before: bool, database: str
 ):
     alliance = build(rounds=1)
+    if database == "postgresql":
+        set_database(alliance.home("coordinator"), "coordinator.toml", request.getfixturevalue("database_url"))
     guillotine = Guillotine(monkeypatch, before=before)
     state = run_through(alliance)
     assert isinstance(state, machine.Finished)

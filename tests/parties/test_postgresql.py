@@ -18,17 +18,11 @@ from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import SqlJournal
-from tests.parties.conftest import SITES, Alliance
+from tests.parties.conftest import SITES, Alliance, set_database
 from tests.postgres import PASSWORD, QUOTED, Server
 
 Build = Callable[..., Alliance]
 SETTINGS = {"coordinator": "coordinator.toml"} | dict.fromkeys(SITES, "institution.toml")
-
-
-def set_database(home: Path, settings: str, url: str) -> None:
-    """Set the database of a party; before everything else, for tables may follow."""
-    file = home / settings
-    file.write_text(f'database = "{url}"\n{file.read_text()}')
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_a_restart_of_postgresql_in_the_middle_of_a_round_is_survived(
         state = alliance.coordinator().run()
     assert isinstance(state, machine.Finished)
     assert restarts == [1]
-    away = {line["reason"].split(":")[0] for line in logs if line["event"] == "database_away"}
+    away = {str(line["error"]).split(":")[0] for line in logs if line["event"] == "database_away"}
     assert len(away) == len(SETTINGS), "each party had lost its line"
     assert not list(alliance.folder.glob("*/journal.db"))
     for name in SITES:

@@ -115,19 +115,26 @@ def test_a_write_whose_end_was_not_heard_is_there_once(
     assert kept(journal) == kept(once)
 
 
-def test_a_server_that_stays_away_is_waited_for_so_long_and_then_named(postgres: Server, opened: Any) -> None:
+def test_a_server_that_stays_away_is_waited_for_so_long_and_then_named(
+    postgres: Server, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = opened(patience=0.2)
     postgres.stop()
     try:
         with capture_logs() as logs, pytest.raises(StoreFailed, match="OperationalError") as caught:
             journal.append("job", "kind", b"private")
+        monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("the health page waits"))
+        with pytest.raises(StoreFailed):
+            journal.check()
+        monkeypatch.undo()
     finally:
         postgres.start()
-    assert [(line["event"], line["waiting_seconds"]) for line in logs] == [("database_away", 0.2)]
+    assert [(line["event"], line["seconds"]) for line in logs] == [("database_away", 0.2)]
     for said in (str(caught.value), str(logs)):
         assert "private" not in said
         assert PASSWORD not in said
         assert QUOTED not in said
+    journal.check()
     journal.append("job", "kind", b"2")
     assert kept(journal) == [b"2"]
 

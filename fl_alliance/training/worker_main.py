@@ -9,18 +9,24 @@ FD is one end of a socket pair. Its messages (`multiprocessing.connection`: a le
     units (`pack_units`), once for each step   -> it takes the weights from rank 0 over the group, answers READY
     READY                                      -> it adds its sum into rank 0's over the group
 
+Instead of READY it may say its last word: the type of an error, and where it was raised.
+
 It holds no key, draws no sample, makes no noise and opens no file but the model's and the meeting's. What a step left
 is forgotten before the next. It ends at once when the other end closes, whatever it is doing then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import resource
 import select
 import sys
 import threading
+import traceback
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +40,29 @@ def main(arguments: list[str]) -> None:
     """Run a worker."""
     (descriptor,) = arguments
     talk = Connection(int(descriptor))
+    keep_quiet()
     end_with(talk)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # records would be in it
     try:
         serve(talk, *join(talk))
     except EOFError:
         return
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            talk.send_bytes(last_word(error))
+        raise SystemExit(1) from None
+
+
+def keep_quiet() -> None:
+    """Let no library write to standard error, which is the institution's log: its text may quote a record."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def last_word(error: Exception) -> bytes:
+    """Return what ended this process and where, without the error's text: `TYPE FILE:LINE > FILE:LINE ...`."""
+    places = [f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__name__} {' > '.join(places[-12:])}".encode()
 
 
 def end_with(talk: Connection) -> None:

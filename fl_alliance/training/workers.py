@@ -30,6 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -39,11 +40,15 @@ from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.training.batches import Performance, Unit
 from fl_alliance.training.ranks import CARRY_SECONDS, SECRET_BYTES, SumGroup, divide, pack_units
 
+log = structlog.get_logger()
+
 START_SECONDS: Final = 900.0
 """Longest wait for a worker to load the model, which this process has loaded already."""
 STEP_SECONDS: Final = 900.0
 """Longest wait for a worker's part of a step once this process has done its own: they are of like work."""
 READY: Final = b"y"
+_MOST: Final = 4096
+"""Longest word of a worker, in bytes."""
 _PACKAGE: Final = str(Path(__file__).resolve().parents[2])
 _COMMAND: Final = (sys.executable, "-P", "-m", "fl_alliance.training.worker_main")
 _INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "PYTHONHOME", "TZ", "HOME", "TMPDIR")
@@ -202,16 +207,20 @@ class _Worker:
         try:
             if not self._talk.poll(seconds):
                 raise TrainingFailed(f"{self._name} was not ready after {seconds:g} s, {when}")
-            self._talk.recv_bytes(len(READY))
+            word = self._talk.recv_bytes(_MOST)
         except (EOFError, OSError):
             raise TrainingFailed(f"{self._name} {self._ended()}, {when}") from None
+        if word != READY:
+            kind, _, places = word.decode().partition(" ")
+            log.warning("training_worker_ended", kind=kind, said=places)
+            raise TrainingFailed(f"{self._name} ended by an error that this institution's log names, {when}")
 
     def close(self) -> None:
         """End it."""
         self._end()
 
     def _ended(self) -> str:
-        """Say how it ended. Why is on its standard error, which is this process' own: that text stays in the house."""
+        """Say how it ended."""
         try:
             status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import stat
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -255,6 +257,33 @@ def test_a_worker_that_takes_no_bytes_is_an_error_and_no_hang(monkeypatch: pytes
     worker.close()
 
 
+FAILING = """
+import logging, sys, warnings
+from fl_alliance.training import worker_main
+def fail(talk):
+    warnings.warn("Ann")
+    logging.error("Ann")
+    raise ValueError("Ann")
+worker_main.join = fail
+worker_main.main(sys.argv[1:])
+"""
+
+
+def test_of_an_error_in_a_worker_the_log_has_type_and_place_and_nobody_has_its_text(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Nor does the reason for a refusal, which leaves the house, say which error it was."""
+    worker = workers._Worker((sys.executable, "-W", "always", "-c", FAILING), 1, 2)
+    with structlog.testing.capture_logs() as logged, pytest.raises(TrainingFailed) as refused:
+        worker.require_ready(60, "in a step")
+    assert str(refused.value) == "training worker 1 of 1 ended by an error that this institution's log names, in a step"
+    (line,) = logged
+    assert (line["event"], line["kind"]) == ("training_worker_ended", "ValueError")
+    assert re.fullmatch(r"worker_main\.py:\d+ > <string>:7", line["said"])
+    worker.close()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_worker_sees_no_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
@@ -284,11 +313,13 @@ ROWS = st.builds(
 UNITS = st.lists(st.lists(ROWS, max_size=4), max_size=9)
 
 
+@settings(max_examples=30)
 @given(units=UNITS)
 def test_units_survive_the_way_to_a_worker(units: list[list[Encoded]]) -> None:
     assert [rows_of(unit) for unit in ranks.unpack_units(ranks.pack_units(units))] == [rows_of(unit) for unit in units]
 
 
+@settings(max_examples=30)
 @given(units=UNITS, size=st.integers(1, 5))
 def test_each_unit_is_whole_and_at_one_rank(units: list[list[Encoded]], size: int) -> None:
     parts = ranks.divide(units, size)

@@ -121,11 +121,19 @@ def institution_check(home: Folder) -> None:
 
 
 @app.command("doctor")
-def institution_doctor(home: Folder) -> None:
-    """Say what is wrong with folder, keys, network, model, policy and ledger, and how to mend it. Reads no record."""
-    from fl_alliance.parties.doctor import examine_institution
+def institution_doctor(
+    home: Folder,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Also run a whole job here, with made-up records.")] = False,
+) -> None:
+    """Say what is wrong with folder, keys, network, model, policy, ledger, GPU and libraries, and how to mend it.
 
-    examined(examine_institution(home))
+    Reads no record and charges nothing.
+    """
+    from itertools import chain
+
+    from fl_alliance.parties.doctor import examine_by_dry_run, examine_institution
+
+    examined(chain(examine_institution(home), examine_by_dry_run(home) if dry else ()))
 
 
 @app.command("run")

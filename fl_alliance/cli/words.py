@@ -15,7 +15,7 @@ from rich.console import Console
 from fl_alliance.errors import BadConfig, MalformedMessage
 
 if TYPE_CHECKING:
-    from fl_alliance.parties.doctor import Finding
+    from fl_alliance.parties.doctor.finding import Finding
 
 M = TypeVar("M", bound=BaseModel)
 console = Console(highlight=False)

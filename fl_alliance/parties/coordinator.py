@@ -214,14 +214,17 @@ class Coordinator:
         return write_request(self._address, self._identity, ask.member, ask.request)
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:
+        """Add, and store the sum. A store that refuses it (a full disk) ends no job: what it raises ends this process,
+        and the next start adds again.
+        """
         try:
             total = self._adder.total(effect.uploads)
-            ref = blob_ref(total)
-            self._blobs.put(ref, [total])
         except BadUpload as error:
             return machine.UploadRefused(error.member, error.reason[:400])
         except AllianceError as error:
             return machine.Cancelled(f"the uploads can't be added: {type(error).__name__}: {error}"[:400])
+        ref = blob_ref(total)
+        self._blobs.put(ref, [total])
         return machine.SumAdded(ref)
 
     def _sign_record(self, effect: machine.SignRecord) -> machine.Event:

@@ -9,11 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fl_alliance.errors import BadConfig
+from fl_alliance.errors import BadConfig, StoreFailed
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write `data` to `path`: readers see the old file or the new one, also after a crash."""
+    """Write `data` to `path`: readers see the old file or the new one, also after a crash.
+
+    Raises:
+        StoreFailed: the disk refuses, as a full one does; the old file, or none, is still there.
+    """
+    try:
+        _write(path, data, mode)
+    except OSError as error:
+        raise StoreFailed(f"{path.name} can't be written in {path.parent}: {error.strerror}") from None
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:

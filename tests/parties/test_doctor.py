@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from fl_alliance.parties import doctor, pki
-from fl_alliance.parties.doctor import Finding, examine_coordinator, examine_institution
+from fl_alliance.parties.doctor import examine_coordinator, examine_institution
+from fl_alliance.parties.doctor.finding import Finding
 from fl_alliance.parties.setup import Keys
 from tests.parties.conftest import Alliance, build_in
 

@@ -17,6 +17,12 @@ from fl_alliance.transport.flower.tls import TlsFiles
 from fl_alliance.transport.flower.uploads import PIECE
 
 T = TypeVar("T")
+
+
+class _NoRoom(httpx.HTTPError):
+    """The coordinator's disk is full: somebody may make room."""
+
+
 _SLOWEST_RETRY_S = 10.0
 
 
@@ -47,7 +53,7 @@ class HttpBlobs:
         Raises:
             NotAuthentic: the bytes have another digest or length; nothing is kept.
             LinkFailed: the coordinator stayed away, or lost the beginning of this upload: put again.
-            StoreFailed: the coordinator can't store it.
+            StoreFailed: the coordinator could not store it for as long.
         """
         whole_there, there = self._retrying(lambda: self._state(ref))
         if whole_there:
@@ -146,7 +152,7 @@ class HttpBlobs:
             method, self._url(ref), content=content, headers={"upload-id": upload} | (headers or {})
         )
         if answer.status_code == 507:
-            raise StoreFailed(f"the coordinator cannot store {ref.digest} of {ref.length} bytes")
+            raise _NoRoom(f"the coordinator cannot store {ref.digest} of {ref.length} bytes")
         if answer.status_code not in (404, 422):
             _require(answer)
         return answer
@@ -162,6 +168,8 @@ class HttpBlobs:
 
     def _pause(self, error: httpx.HTTPError, since: float, tries: int) -> None:
         if time.monotonic() - since > self._patience:
+            if isinstance(error, _NoRoom):
+                raise StoreFailed(str(error)) from None
             raise LinkFailed(f"the coordinator's blob store: {type(error).__name__}: {error}") from error
         time.sleep(min(0.1 * 2**tries, _SLOWEST_RETRY_S) * random.uniform(0.5, 1.0))  # noqa: S311
 

@@ -6,12 +6,14 @@
     DELETE the same   drop one's own unfinished upload; a whole blob stays
 
 An upload belongs to who knows its `upload-id` (a secret of the client), so nobody can spoil the unfinished upload of
-another. A piece out of order is 409; a whole with another digest is 422 and nothing is kept. The store is touched in
+another. A piece out of order is 409; a whole with another digest is 422 and nothing is kept; a store
+that can't take it, as on a full disk, is 507, and what is there of the upload stays. The store is touched in
 worker threads; memory holds one network read at a time.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -158,19 +160,23 @@ class BlobRoutes:
                 await _append(file, request.stream(), piece.end)
             if piece.end < ref.length:
                 return Response(status_code=202)
-            return await run_in_threadpool(self._finish, path, ref)
+            return await run_in_threadpool(self._finish, path, ref, piece.first)
+        except OSError:
+            raise _Refused(507) from None
         finally:
             self._writing.discard(path)
 
-    def _finish(self, path: Path, ref: BlobRef) -> Response:
+    def _finish(self, path: Path, ref: BlobRef, last: int) -> Response:
+        """Store the whole. Where there is no room for it, the last piece (from byte `last` on) is awaited again."""
         try:
             self._blobs.put(ref, _pieces_of(path))
-        except NotAuthentic:
-            return Response(status_code=422)
         except StoreFailed:
+            os.truncate(path, last)
             return Response(status_code=507)
-        finally:
+        except NotAuthentic:
             path.unlink(missing_ok=True)
+            return Response(status_code=422)
+        path.unlink(missing_ok=True)
         return Response(status_code=201)
 
 

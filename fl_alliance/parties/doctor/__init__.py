@@ -10,16 +10,13 @@ import datetime
 import email.utils
 import http.client
 import os
-import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from decimal import Decimal
-from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +27,8 @@ from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties import wiring
 from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, load
+from fl_alliance.parties.doctor import machine
+from fl_alliance.parties.doctor.finding import Check, Finding, State
 from fl_alliance.parties.files import read_file
 from fl_alliance.parties.setup import Keys, admitted
 from fl_alliance.privacy.accountant import RdpAccountant
@@ -42,29 +41,7 @@ SOON_DAYS: Final = 30
 """A certificate that ends within so many days is worth a look."""
 CLOCK_SECONDS: Final = 5
 """Clocks must agree to this (docs/architecture.md)."""
-DISK_BYTES: Final = 2 << 30
-"""Less free space than this is worth a look: uploads of a round, a model's cache, evidence."""
-_PACKAGES: Final = ("flwr", "tenseal", "torch", "transformers", "peft", "opacus")
 _CALL_SECONDS: Final = 5.0
-
-State = Literal["ok", "look", "wrong"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor."""
-
-    what: str
-    state: State
-    said: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.state:5}  {self.what}: {self.said}"
-        return f"{line}\n       -> {self.mend}" if self.mend and self.state != "ok" else line
-
-
-Check = Callable[[], Iterator[Finding]]
 
 
 def examine_institution(home: Path) -> Iterator[Finding]:
@@ -85,8 +62,17 @@ def examine_institution(home: Path) -> Iterator[Finding]:
         ("data", doctor.data, "correct [data] in institution.toml"),
         ("policy", doctor.policy, "run `institution sign-policy` with a policy for this institution and data set"),
         ("ledger", doctor.ledger, "put the missing lines back, from the last job's evidence/ledger.jsonl"),
-        ("machine", lambda: _machine(home), ""),
+        ("gpu", doctor.gpu, "see that the driver and torch's CUDA fit together"),
+        ("disk", lambda: machine.disk(home), ""),
+        ("versions", lambda: machine.versions("institution"), ""),
     )
+
+
+def examine_by_dry_run(home: Path) -> Iterator[Finding]:
+    """Yield how a whole job of one round went here, with made-up partners and records; see `dry_run`."""
+    from fl_alliance.parties.doctor.dry_run import dry_run
+
+    yield from _each(("dry run", lambda: dry_run(home), "mend what is wrong above, then try again"))
 
 
 def examine_coordinator(home: Path) -> Iterator[Finding]:
@@ -104,7 +90,8 @@ def examine_coordinator(home: Path) -> Iterator[Finding]:
         ("certificate", lambda: _certificate(keys, None), "make a new alliance: this one's certificate is not usable"),
         ("members", lambda: _members(home), "run `coordinator admit` for each institution"),
         ("listener", lambda: _listener(config), "end what uses the port, or name another one in coordinator.toml"),
-        ("machine", lambda: _machine(home), ""),
+        ("disk", lambda: machine.disk(home), ""),
+        ("versions", lambda: machine.versions("coordinator"), ""),
     )
 
 
@@ -121,6 +108,7 @@ class _Institution:
     def __init__(self, home: Path, config: InstitutionConfig) -> None:
         self._home, self._config, self._keys = home, config, Keys(home)
         self._models: str | None = None
+        self._model_bytes = 0
 
     def keys(self) -> Iterator[Finding]:
         yield from _private((self._keys.identity, self._keys.tls_key, self._keys.node_key))
@@ -150,8 +138,13 @@ class _Institution:
         from fl_alliance.training.base import model_files
 
         folder = self._home / self._config.model_folder
-        self._models = model_digest(model_files(folder))
+        files = model_files(folder)
+        self._models = model_digest(files)
+        self._model_bytes = sum((folder / file.name).stat().st_size for file in files)
         yield Finding("model", "ok", f"{folder.name} is {self._models}")
+
+    def gpu(self) -> Iterator[Finding]:
+        yield from machine.gpu(self._config.device, self._model_bytes)
 
     def training(self) -> Iterator[Finding]:
         """Whether each process that trains has a GPU, or a processor for each of its threads."""
@@ -286,17 +279,3 @@ def _listener(config: CoordinatorConfig) -> Iterator[Finding]:
             yield Finding("listener", "look", said, "fine while a job runs; else free it, or take another port")
             return
     yield Finding("listener", "ok", f"{config.host}:{config.port} is free")
-
-
-def _machine(home: Path) -> Iterator[Finding]:
-    free = shutil.disk_usage(home).free
-    state: State = "ok" if free >= DISK_BYTES else "look"
-    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free", f"a job may need {DISK_BYTES >> 30} GiB: make room")
-    yield Finding("versions", "ok", ", ".join(f"{name} {_version(name)}" for name in ("fl-alliance", *_PACKAGES)))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except ModuleNotFoundError:
-        return "absent"

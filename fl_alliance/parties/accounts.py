@@ -19,6 +19,7 @@ from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.accountant import Accountant, PldAccountant
 from fl_alliance.privacy.ledger import (
     Ledger,
+    charges_to_come,
     check_charge,
     check_partners,
     check_plan,
@@ -119,7 +120,8 @@ class Accounts:
                 dataset_digest=digest,
                 now=int(self._clock()),
             )
-            check_charge(ledger.entries, entry, self.policy, self._accountant)
+            left = len(charges_to_come(ledger.entries, entry, plan))
+            check_charge(ledger.entries, entry, self.policy, self._accountant, to_come=left)
             return sign_document(self._identity, entry)
 
         head = digest_of(self._ledger.charge(build))

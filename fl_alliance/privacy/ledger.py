@@ -6,6 +6,7 @@ Pure: bytes and documents in, an answer or an exception out. Files and locks are
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -214,11 +215,20 @@ def loads_of(
 
 
 def check_charge(
-    entries: Sequence[LedgerEntry], proposed: LedgerEntry, policy: InstitutionPolicy, accountant: Accountant
+    entries: Sequence[LedgerEntry],
+    proposed: LedgerEntry,
+    policy: InstitutionPolicy,
+    accountant: Accountant,
+    *,
+    to_come: int = 1,
 ) -> None:
     """Return if `proposed` may be charged after `entries`.
 
     Caps are compared at the least delta of all entries, which can only make epsilon larger.
+
+    `to_come` rounds like this one, itself included, are left of the job: if they fit together, each of them does, since
+    fewer events cost no more. Their epsilon is the one that the plan was approved with, which the accountant remembers;
+    the epsilon of each round in between it would have to compute anew. Where they don't fit, this one alone decides.
 
     Raises:
         PolicyRefused: unit or delta that the policy does not allow, a unit other than the ledger's, a reused job name.
@@ -227,6 +237,10 @@ def check_charge(
     """
     _check_terms(policy, proposed.institution, proposed.dataset, proposed.unit, proposed.delta)
     _check_continuity(entries, proposed)
+    if to_come > 1:
+        with contextlib.suppress(BudgetExceeded):
+            _check_caps(entries, (proposed,) * to_come, policy, accountant)
+            return
     _check_caps(entries, (proposed,), policy, accountant)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fl_alliance.errors import AllianceError, BadRecords, BudgetExceeded, LedgerBroken, LedgerRolledBack, PolicyRefused
 from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.privacy.accountant import RdpAccountant
+from fl_alliance.privacy.events import GaussianEvent, merged
 from fl_alliance.privacy.ledger import (
     YEAR_SECONDS,
     Ledger,
@@ -173,6 +175,35 @@ def test_the_whole_plan_must_fit_before_its_first_round() -> None:
     capped = plan_of(privacy={"epsilon_cap": one})
     with pytest.raises(BudgetExceeded, match="the plan's epsilon_cap"):
         check_plan((), propose(), capped, policy_of(), RDP)
+
+
+class Asked:
+    """An accountant that notes what it computes."""
+
+    def __init__(self) -> None:
+        self.events: set[tuple[GaussianEvent, ...]] = set()
+
+    def epsilon(self, events: Iterable[GaussianEvent], delta: Decimal) -> Decimal:
+        self.events.add(merged(events))
+        return RDP.epsilon(merged(events), delta)
+
+
+def test_a_charge_asks_for_no_epsilon_that_the_approval_did_not_ask_for() -> None:
+    plan, accountant = plan_of(rounds=3), Asked()
+    check_plan((), propose(), plan, policy_of(), accountant)
+    approved, lines = set(accountant.events), list[bytes]()
+    for left in (3, 2, 1):
+        check_charge(verified(lines).entries, propose(verified(lines)), policy_of(), accountant, to_come=left)
+        lines.append(sign_document(KEY, propose(verified(lines))))
+    assert accountant.events == approved
+
+
+def test_where_the_rounds_to_come_do_not_fit_the_next_one_alone_decides() -> None:
+    one, two = (str(RDP.epsilon(events(n), policy_delta())) for n in (1, 2))
+    entries = verified(chain_of(1)).entries
+    check_charge(entries, propose(verified(chain_of(1))), policy_of(epsilon_per_dataset=two), RDP, to_come=2)
+    with pytest.raises(BudgetExceeded, match=f"epsilon_per_dataset is {one}: spent {one}, would be {two}"):
+        check_charge(entries, propose(verified(chain_of(1))), policy_of(epsilon_per_dataset=one), RDP, to_come=2)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[AllianceError], str]] = {

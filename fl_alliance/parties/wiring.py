@@ -184,12 +184,12 @@ def journal_of(home: Path, config: CoordinatorConfig | InstitutionConfig, *, ser
 @contextlib.contextmanager
 def coordinator_link(home: Path, config: CoordinatorConfig, blobs: Blobs) -> Iterator[CoordinatorLink]:
     """Listen for the admitted members over Flower, and close the door at the end."""
-    from fl_alliance.transport.flower.coordinator import FlowerCoordinatorLink
+    from fl_alliance.transport.flower.coordinator import IN_MEMORY, FlowerCoordinatorLink
 
     link = FlowerCoordinatorLink(
         host=config.host,
         port=config.port,
-        database=home / "flower.db",
+        database=IN_MEMORY,
         tls=tls_files(setup.Keys(home)),
         nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
         blobs=blobs,

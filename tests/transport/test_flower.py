@@ -184,11 +184,19 @@ def test_a_member_that_was_taken_for_gone_is_asked_again(pki: Pki, tmp_path, mon
     party = pki.party("quiet")
     link = coordinator_link(pki, tmp_path / "co", {"quiet": party.node_public})
     with Member(f"127.0.0.1:{link.port}", party, tmp_path / "quiet") as quiet:
+        alive, beating, beat = threading.Event(), threading.Lock(), quiet.link._fleet.beat
+
+        def beat_while_alive(node: int) -> bool:
+            with beating:  # none is under way when the node is taken for gone
+                return alive.is_set() and beat(node)
+
+        alive.set()
+        monkeypatch.setattr(quiet.link._fleet, "beat", beat_while_alive)
         link.ask("quiet", b"sleep 0.5")
         until(lambda: link.replies(0.1) == [] and quiet.seen != [])
-        alive, beat = threading.Event(), quiet.link._fleet.beat
-        monkeypatch.setattr(quiet.link._fleet, "beat", lambda node: alive.is_set() and beat(node))
-        quiet.link._fleet.deactivate(link._ids["quiet"])
+        with beating:
+            alive.clear()
+            quiet.link._fleet.deactivate(link._ids["quiet"])
         until(lambda: link.replies(0.05) == [] and link._waiting != [])
         alive.set()
         assert [reply.payload for reply in all_replies(link, 1)] == [b"sleep 0.5"]

@@ -23,10 +23,12 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
+from flwr.superlink.servicer.runtime import runtime_handlers
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fl_alliance.transport.flower.bundle import APP_ID, installed_bundle
+from fl_alliance.transport.flower.internals.superlink import superlink_app
 
 
 def names(call: Any) -> list[str]:
@@ -63,6 +65,20 @@ def test_the_parameters_that_are_passed_by_position_or_name() -> None:
     assert names(inflate_object_from_contents)[:2] == ["object_id", "object_contents"]
     assert {"base_url", "interceptors", "verify"} <= set(names(ProtobufClient))
     assert names(RuntimeVersionMetadata.from_local_component)[0] == "component_name"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["get_nodes", "push_messages", "pull_messages", "push_object", "pull_object", "confirm_message_received"],
+)
+def test_the_handlers_that_are_called_directly_take_request_state_and_task(name: str) -> None:
+    assert names(getattr(runtime_handlers, name)) == ["request", "state", "task"]
+
+
+def test_the_app_has_the_state_that_knows_a_task_by_its_token() -> None:
+    state = superlink_app(":flwr-in-memory:", 1).state.linkstate_factory.state()
+    assert names(state.get_task_by_token) == ["token"]
+    assert state.get_task_by_token("guess") is None
 
 
 def test_the_settings_of_the_superlink_are_the_known_ones() -> None:

@@ -3,6 +3,7 @@
 Threads: the two listeners and the heartbeat of the run have one each. `ask`, `replies`, `online` and `close` may be
 called from any thread; one lock guards the bookkeeping and is never held while waiting for replies.
 
+A reply rings (`bells`), and so does what is asked; without a ring both ends look now and then.
 A request stays in this process until its member is online. It is sent again when Flower says that it or its reply got
 lost, and when the member's node came online anew. So a handler can see a request twice, and `replies` can return two
 replies to one request.
@@ -26,6 +27,7 @@ from fl_alliance.errors import BadConfig, LinkFailed
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.protocol.ports import Blobs, Reply
+from fl_alliance.transport.flower.bells import Bells
 from fl_alliance.transport.flower.bundle import trampoline
 from fl_alliance.transport.flower.front import PrivateFront, PublicFront
 from fl_alliance.transport.flower.internals.superlink import FLEET_ROUTES, Control, Seat, node_key_pem, superlink_app
@@ -38,7 +40,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 IN_MEMORY = ":flwr-in-memory:"
-_POLL_S = (0.02, 0.3)
+_POLL_S = (0.05, 1.0)
 _BEAT_S = 15.0
 _LOOK_S = 1.0
 _TRIES = 4
@@ -79,6 +81,8 @@ class FlowerCoordinatorLink:
         self._ttl = ttl
         self._lock = threading.RLock()
         self._closed = threading.Event()
+        self._news = threading.Event()
+        self._bells = Bells(self._news.set)
         self._waiting: list[_Ask] = []
         self._sent: dict[str, _Ask] = {}
         self._coming: list[tuple[Parcel, _Ask]] = []
@@ -100,22 +104,24 @@ class FlowerCoordinatorLink:
         self._http = httpx.Client(
             headers={"authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False, follow_redirects=False
         )
-        app = superlink_app(str(database), private.getsockname()[1])
+        app = self._app = superlink_app(str(database), private.getsockname()[1])
         self._listeners.append(Listener(private, PrivateFront(app, token), tls=None, lifespan=True))
-        self._listeners.insert(0, Listener(public, PublicFront(app, blobs, FLEET_ROUTES), tls=tls, lifespan=False))
+        front = PublicFront(app, {"/blobs/": blobs, "/bell/": self._bells}, FLEET_ROUTES)
+        self._listeners.insert(0, Listener(public, front, tls=tls, lifespan=False))
         self.port = self._listeners[0].port
 
     def _take_part(self, keys: Mapping[str, bytes]) -> None:
         self._control = Control(self._http, self._url)
         self._names = self._call(self._control.enrol, keys)
         self._ids = {name: node for node, name in self._names.items()}
+        self._bells.hang(self._names)
         self._take_seat()
         self._beating = threading.Thread(target=self._beat, daemon=True, name="run-heartbeat")
         self._beating.start()
 
     def _take_seat(self) -> None:
         run = self._call(self._control.open_run, trampoline())
-        self._seat = self._call(Seat, self._http, self._url, run)
+        self._seat = self._call(Seat, self._http, self._url, self._app, run)
         with self._lock:
             self._waiting.extend(self._sent.values())
             self._waiting.extend(ask for _, ask in self._coming)
@@ -157,6 +163,7 @@ class FlowerCoordinatorLink:
         with self._lock:
             self._waiting.append(_Ask(member, request, digest_of(request), time.monotonic() + self._ttl))
             self._pause = _POLL_S[0]
+            self._news.set()
 
     def replies(self, timeout: float) -> list[Reply]:
         """Return what has arrived, waiting at most `timeout` seconds; a request that expired counts as a reply.
@@ -166,13 +173,14 @@ class FlowerCoordinatorLink:
         """
         end = time.monotonic() + timeout
         while not self._closed.is_set():
+            self._news.clear()
             with self._lock:
                 found = self._step()
             left = end - time.monotonic()
             if found or left <= 0:
                 return found
-            self._closed.wait(min(self._pause, left))
-            self._pause = min(1.3 * self._pause, _POLL_S[1])
+            rang = self._news.wait(min(self._pause, left))
+            self._pause = _POLL_S[0] if rang else min(1.3 * self._pause, _POLL_S[1])
         return []
 
     def _step(self) -> list[Reply]:
@@ -220,6 +228,7 @@ class FlowerCoordinatorLink:
             except Unfit as error:
                 log.warning("request_waits", member=ask.member, error=error)
                 continue
+            self._bells.ring(self._ids[ask.member])
             self._waiting.remove(ask)
             ask.sends += 1
             ask.sent_to = online[self._ids[ask.member]]
@@ -255,6 +264,8 @@ class FlowerCoordinatorLink:
         if self._closed.is_set():
             return
         self._closed.set()
+        self._news.set()
+        self._bells.close()
         if hasattr(self, "_beating"):
             self._beating.join(5)
             try:

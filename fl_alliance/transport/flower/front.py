@@ -1,4 +1,4 @@
-"""What the outside can reach: nine fleet routes of Flower and the blob routes. Everything else is 404.
+"""What the outside can reach: nine fleet routes of Flower, the blob routes and the bells. Everything else is 404.
 
 The list names what is allowed, so a route that a new version of Flower adds is not reachable. Two plain ASGI doors:
 `PublicFront` stands on the listener with mutual TLS, `PrivateFront` on the one on loopback.
@@ -7,7 +7,7 @@ The list names what is allowed, so a route that a new version of Flower adds is 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -34,19 +34,20 @@ def _body_length(scope: Scope) -> int | None:
 
 
 class PublicFront:
-    """The door to the institutions. Behind it `fleet` is Flower's whole app and `blobs` answers below `/blobs/`."""
+    """The door to the institutions: Flower's whole app, of which `routes` are open, and `own` apps by path prefix."""
 
-    def __init__(self, fleet: App, blobs: App, routes: frozenset[str]) -> None:
+    def __init__(self, fleet: App, own: Mapping[str, App], routes: frozenset[str]) -> None:
         self._fleet = fleet
-        self._blobs = blobs
+        self._own = dict(own)
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer 404, 411 (no length) or 413 (too long) without reading its body."""
         if scope["type"] != "http":
             return
-        if scope["path"].startswith("/blobs/"):
-            await self._blobs(scope, receive, send)
+        own = next((app for prefix, app in self._own.items() if scope["path"].startswith(prefix)), None)
+        if own is not None:
+            await own(scope, receive, send)
         elif scope["path"] not in self._routes or scope["method"] != "POST":
             await _refuse(404, scope, receive, send)
         elif (length := _body_length(scope)) is None:

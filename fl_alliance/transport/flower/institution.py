@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fl_alliance.errors import AllianceError, BadConfig, ClockSkew, LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
+from fl_alliance.transport.flower.bells import Ear
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.bundle import installed_bundle
 from fl_alliance.transport.flower.internals.fleet import Fleet
@@ -30,6 +31,10 @@ Handler = Callable[[bytes], bytes]
 T = TypeVar("T")
 
 _POLL_S = (0.05, 0.5)
+"""Between two looks while the bell can't be heard."""
+_QUIET_S = 10.0
+"""The same while it can: in case a ring was lost."""
+_STOP_S = 0.5
 _BEAT_S = 20.0
 _SLOWEST_RETRY_S = 15.0
 _UPLOAD_S = 60.0
@@ -55,7 +60,8 @@ class FlowerInstitutionLink:
         self._bundle = installed_bundle()
         self._kept = state / "node-id"
         self._http = httpx.Client(verify=tls.client_context(), timeout=30.0, follow_redirects=False)
-        self._fleet = Fleet(self._http, f"https://{address}", _load_key(node_key))
+        self._url = f"https://{address}"
+        self._fleet = Fleet(self._http, self._url, _load_key(node_key))
         self._node: int | None = None
         self._is_new = True
         self._heard: float | None = None
@@ -70,36 +76,48 @@ class FlowerInstitutionLink:
         Runs on while the coordinator is away, for however long. An exception of `handler` is logged here; the
         coordinator learns the name of its type. `keep_going` is asked twice a second, but not while `handler` runs.
         """
-        stop = threading.Event()
+        stop, ear = threading.Event(), Ear(self._http, self._url)
         beating = threading.Thread(target=self._beat, args=(stop,), daemon=True, name="node-heartbeat")
         beating.start()
         pause, failures = _POLL_S[0], 0
         try:
             while keep_going():
                 try:
-                    idle = not self._turn(handler)
+                    ear.forget()
+                    node = self._turn(handler)
                     failures = 0
-                    pause = min(1.3 * pause, _POLL_S[1]) if idle else _POLL_S[0]
-                    if idle:
-                        time.sleep(pause)
+                    if node is not None:
+                        ear.answered(node)
+                        pause = _POLL_S[0]
+                    else:
+                        pause = min(1.3 * pause, _POLL_S[1])
+                        self._rest(ear, pause, keep_going)
                 except httpx.HTTPError as error:
                     failures += 1
                     self._recover(error, failures, keep_going)
         finally:
             stop.set()
+            ear.stop()
             beating.join(35)
             if self._node is not None:
                 self._leave(self._node)
             self._node, self._is_new = None, True
 
-    def _turn(self, handler: Handler) -> bool:
-        """Come online if need be, then answer one request; False if there was none."""
+    def _rest(self, ear: Ear, pause: float, keep_going: Callable[[], bool]) -> None:
+        """Return when the bell rings, when it is time to look without one, or when it is time to stop."""
+        start = time.monotonic()
+        while self._node is not None and not ear.wait(self._node, min(pause, _STOP_S)):
+            if time.monotonic() - start >= (_QUIET_S if ear.hears else pause) or not keep_going():
+                return
+
+    def _turn(self, handler: Handler) -> int | None:
+        """Come online if need be, then answer one request; return the node that did, None if there was no request."""
         if self._node is None:
             self._node = self._come_online()
         parcel = self._fleet.next(self._node)
         self._heard = time.monotonic()
         if parcel is None:
-            return False
+            return None
         try:
             self._answer(self._node, parcel, handler)
         except httpx.HTTPStatusError as error:
@@ -108,7 +126,7 @@ class FlowerInstitutionLink:
             log.warning("request_dropped", run=parcel.run, status=error.response.status_code)
         except LinkFailed as error:
             log.warning("request_dropped", run=parcel.run, error=error)
-        return True
+        return self._node
 
     def _answer(self, node: int, parcel: Parcel, handler: Handler) -> None:
         # (1) The run must be the trampoline; its bundle is never fetched, whatever it is.

@@ -40,6 +40,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
+from fl_alliance.transport.flower.internals.direct import Direct
 from fl_alliance.transport.flower.internals.wire import (
     KIND,
     Headers,
@@ -123,9 +124,12 @@ class Control:
 
 
 class Seat:
-    """The seat of a run's ServerApp, taken by the coordinator itself: push to nodes, pull from them."""
+    """The seat of a run's ServerApp, taken by the coordinator itself: push to nodes, pull from them.
 
-    def __init__(self, http: httpx.Client, url: str, run: int) -> None:
+    `app` is the SuperLink of this process, whose private listener is at `url`.
+    """
+
+    def __init__(self, http: httpx.Client, url: str, app: Any, run: int) -> None:
         self.run = run
         visitor = on(RuntimeHttpClient(url, interceptors=[Headers("SuperExec", {})], verify=False), http)
         task = visitor.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
@@ -134,6 +138,7 @@ class Seat:
         headers = Headers("flwr-serverapp", {TASK_TOKEN_HEADER: task.token})
         self._client = on(RuntimeHttpClient(url, interceptors=[headers], verify=False), http)
         self._task = self._client.PullTaskInput(PullTaskInputRequest()).task_id
+        self._direct = Direct(app, task.token)
         self._node = Node(node_id=SUPERLINK_NODE_ID)
 
     def beat(self) -> bool:
@@ -142,7 +147,7 @@ class Seat:
 
     def online(self) -> dict[int, str]:
         """Return the ids of the nodes whose heartbeat is recent, each with the time at which it came online."""
-        nodes = self._client.GetNodes(GetNodesRequest()).nodes
+        nodes = self._direct.GetNodes(GetNodesRequest()).nodes
         return {node.node_id: node.last_activated_at for node in nodes if node.status == NodeStatus.ONLINE}
 
     def push(self, node: int, payload: bytes, ttl: float) -> str:
@@ -150,7 +155,7 @@ class Seat:
         meta = Metadata(self.run, "", SUPERLINK_NODE_ID, node, "", "", time.time(), ttl, KIND, self._task)
         meta.delivered_at = ""
         proto, tree, objects = seal(make_message(meta, content(payload)))
-        answer = self._client.PushMessages(PushAppMessagesRequest(messages_list=[proto], message_object_trees=[tree]))
+        answer = self._direct.PushMessages(PushAppMessagesRequest(messages_list=[proto], message_object_trees=[tree]))
         if list(answer.message_ids) != [proto.metadata.message_id]:
             raise Unfit(f"Flower did not take the message for node {node}")
         for name in answer.objects_to_push:
@@ -158,12 +163,12 @@ class Seat:
                 node=self._node, run_id=self.run, object_id=name, object_content=objects[name],
                 session_id=answer.session_id,
             )  # fmt: skip
-            self._client.PushObject(push)
+            self._direct.PushObject(push)
         return str(answer.message_ids[0])
 
     def announced(self, asked: Iterable[str]) -> list[Parcel]:
         """Return the replies to the messages `asked` that were announced since the last call."""
-        answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+        answer = self._direct.PullMessages(PullAppMessagesRequest(message_ids=asked))
         return [parcel_of(*pair) for pair in zip(answer.messages_list, answer.message_object_trees, strict=True)]
 
     def fetch(self, parcel: Parcel) -> Note | None:
@@ -177,12 +182,12 @@ class Seat:
 
         def pull(name: str) -> Any:
             request.object_id = name
-            return self._client.PullObject(request)
+            return self._direct.PullObject(request)
 
         contents = collect(parcel, pull)
         if contents is None:
             return None
-        self._client.ConfirmMessageReceived(
+        self._direct.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self._node, run_id=self.run, message_object_id=parcel.id)
         )
         return open_parcel(parcel, contents)

@@ -6,6 +6,7 @@ records are read by the trainer, after the round was charged.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,8 +98,22 @@ class Accounts:
         check_plan(ledger.entries, proposed, plan, self.policy, self._accountant)
         return ledger, proposed
 
-    def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int) -> str:
+    def state(self) -> bytes:
+        """Return what `restore` needs in another process: no secret, but nobody else's business."""
+        approved = {person: envelope.decode() for person, envelope in self._approved.items()}
+        return json.dumps([self._charged_digest, self._head, approved]).encode()
+
+    def restore(self, state: bytes) -> None:
+        """Go on with a job of which `state` is known, as after a restart; nothing is known before it was approved."""
+        if state:
+            self._charged_digest, self._head, approved = json.loads(state)
+            self._approved = {person: envelope.encode() for person, envelope in approved.items()}
+
+    def charge(self, plan: TrainingPlan, plan_digest: str, round_number: int, *, again: bool = False) -> str:
         """Charge one round, durably, and return the new head. Nothing is ever refunded.
+
+        `again`: a process was killed while it did this, or just after. A charge that is there then stands, and is
+        not made twice.
 
         Raises:
             PolicyRefused, BudgetExceeded, BadRecords: as `approve`; nothing was charged.
@@ -106,7 +121,22 @@ class Accounts:
             LedgerRolledBack: the ledger lacks what it held when the plan was approved, or at the last charge.
         """
         digest = self._dataset_digest()
+        made = self._made(plan, plan_digest, round_number, digest) if again else None
+        head = made or self._charge(plan, plan_digest, round_number, digest)
+        self._charged_digest, self._head = digest, head
+        return head
 
+    def _made(self, plan: TrainingPlan, plan_digest: str, round_number: int, digest: str) -> str | None:
+        """Return the head that the charge for this round of this plan left, if it is there already."""
+        ledger = self._ledger.read()
+        check_seen_head(ledger, self._head or ledger.head)
+        wanted = (plan.alliance, plan.job, round_number, plan_digest, digest)
+        for entry, head in zip(ledger.entries, ledger.digests, strict=True):
+            if (entry.alliance, entry.job, entry.round, entry.plan_digest, entry.dataset_digest) == wanted:
+                return head
+        return None
+
+    def _charge(self, plan: TrainingPlan, plan_digest: str, round_number: int, digest: str) -> str:
         def build(ledger: Ledger) -> bytes:
             check_seen_head(ledger, self._head or ledger.head)
             done = {entry.round for entry in of_job(ledger.entries, plan.alliance, plan.job)}
@@ -124,9 +154,7 @@ class Accounts:
             check_charge(ledger.entries, entry, self.policy, self._accountant, to_come=left)
             return sign_document(self._identity, entry)
 
-        head = digest_of(self._ledger.charge(build))
-        self._charged_digest, self._head = digest, head
-        return head
+        return digest_of(self._ledger.charge(build))
 
     def require_charged_records(self) -> None:
         """Return if the data file is still the one that the last charge names: then it is what was trained on.

@@ -2,12 +2,13 @@
 
 Here the rooms are joined: `training` gives a noised float update, `secagg` makes it integers and ciphertext, `privacy`
 says what it cost, `evidence` signs. Each step of the machine is one method. Secrets of a round are attributes of this
-object and go with it.
+object; what a new process would need of them is given out by `changes` and taken back by `resume`.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -60,6 +61,12 @@ class Trainer(Protocol):
     def save(self, folder: Path) -> str:
         """Write the adapter as a PEFT folder; return its digest."""
 
+    def state(self) -> bytes:
+        """Return what `apply` has changed so far, all rounds together."""
+
+    def restore(self, state: bytes) -> None:
+        """Go back to what `state` gave, as after a restart."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -110,22 +117,30 @@ class InstitutionDesk:
         self._trainer: Trainer | None = None
         self._wrap_private: bytes | None = None
         self._key: cipher.AllianceKey | None = None
+        self._key_bytes: bytes | None = None
         self._secrets: masks.RoundSecrets | None = None
         self._publics: dict[str, masks.RoundPublic] = {}
         self._pairs: dict[str, shares.SharePair] = {}
         self._context: masks.RoundContext | None = None
-        self._update: Vector | None = None
+        self._update: NDArray[np.uint64] | None = None
+        """Packed integers: the update with its noise, rounded at random once."""
+        self._trained = b""
+        """State of the adapter, for a model that is not loaded yet."""
+        self._changed: dict[str, bytes | None] = {}
         self._total = b""
         self._digest = ""
         self._best: Decimal | None = None
 
     # ---- what the shell hands in
 
+    def require_new(self, job: str) -> None:
+        """Refuse a job of a name that left evidence here (OutOfOrder)."""
+        if Home(self._jobs / job).evidence.exists():
+            raise OutOfOrder(f"job {job} has already been here: give the new plan another job name")
+
     def begin(self, plan: TrainingPlan, documents: Mapping[str, bytes]) -> None:
-        """Take note of the job; a job of this name that left evidence here is not begun a second time."""
+        """Take note of the job and keep its signed documents as evidence."""
         self._plan = plan
-        if self.home.evidence.exists():
-            raise OutOfOrder(f"job {plan.job} has already been here: give the new plan another job name")
         for name, data in {**self._public, **documents}.items():
             write_atomically(self.home.evidence / name, data)
         self._digest = digest_of(documents["plan.dsse.json"])
@@ -143,12 +158,42 @@ class InstitutionDesk:
 
     def forget(self) -> None:
         """Forget the secrets and updates of the job."""
-        self._wrap_private = self._key = self._secrets = self._update = self._context = None
+        self._wrap_private = self._key = self._key_bytes = self._secrets = self._update = self._context = None
         self._publics, self._pairs, self._total, self._trainer = {}, {}, b"", None
+        self._trained, self._changed = b"", {}
 
-    def do(self, work: machine.Work) -> object:
-        """Do one piece of work."""
+    def do(self, work: machine.Work, *, again: bool = False) -> object:
+        """Do one piece of work; only a charge minds whether it may have been done before."""
+        self._again = again
         return _METHODS[type(work)](self, work)
+
+    # ---- what another process needs to go on
+
+    def changes(self) -> dict[str, bytes | None]:
+        """Return what is to be remembered since the last call, by name; None: no longer."""
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def resume(self, plan: TrainingPlan, documents: Mapping[str, bytes], memory: Mapping[str, bytes]) -> None:
+        """Take up the job; model and cipher are loaded when they are needed."""
+        self.begin(plan, documents)
+        self._wrap_private = memory.get("wrap-key")
+        self._key_bytes = memory.get("alliance-key")
+        if "round-secrets" in memory:
+            self._secrets = masks.RoundSecrets.from_bytes(memory["round-secrets"])
+        if "roster" in memory:
+            self._take_roster(json.loads(memory["roster"]))
+        if "shares" in memory:
+            self._pairs = shares.pairs_from_bytes(memory["shares"])
+        if "update" in memory:
+            self._update = np.frombuffer(memory["update"], np.dtype("<u8")).astype(np.uint64)
+        self._trained = memory.get("adapter", b"")
+        if "best-score" in memory:
+            self._best = Decimal(memory["best-score"].decode())
+        self._accounts.restore(memory.get("accounts", b""))
+
+    def _remember(self, name: str, secret: bytes | None) -> None:
+        self._changed[name] = secret
 
     # ---- the job's parts
 
@@ -172,7 +217,17 @@ class InstitutionDesk:
 
     @property
     def _model(self) -> Trainer:
-        return _there(self._trainer, "model")
+        if self._trainer is None:
+            self._trainer = self._new_trainer(self.plan)
+            if self._trained:
+                self._trainer.restore(self._trained)
+        return self._trainer
+
+    @property
+    def _alliance_key(self) -> cipher.AllianceKey:
+        if self._key is None:
+            self._key = self._worker.load_key(_there(self._key_bytes, "alliance key"))
+        return self._key
 
     @property
     def _slots(self) -> int:
@@ -193,6 +248,8 @@ class InstitutionDesk:
         head = self._accounts.approve(work.plan, self._digest, _there(self._members, "list of members"), seen)
         self._trainer = self._new_trainer(work.plan)
         self._wrap_private, public = keywrap.generate_wrap_key()
+        self._remember("accounts", self._accounts.state())
+        self._remember("wrap-key", self._wrap_private)
         return _text(public), head
 
     def _make_alliance_key(self, work: machine.MakeAllianceKey) -> tuple[str, str, tuple[m.ToMember, ...]]:
@@ -213,7 +270,9 @@ class InstitutionDesk:
         data = keywrap.open_key(_raw(work.keys.sealed_key), content_key, self._info("alliance-key", stated))
         if (fingerprint := cipher.AllianceKey(data).fingerprint()) != stated:
             raise NotAuthentic(f"the key's fingerprint is {fingerprint}, not {stated}")
-        self._key, self._wrap_private = self._worker.load_key(data), None
+        self._key, self._key_bytes, self._wrap_private = self._worker.load_key(data), data, None
+        self._remember("alliance-key", data)
+        self._remember("wrap-key", None)
         return stated
 
     def _info(self, purpose: str, whose: str) -> str:
@@ -223,46 +282,62 @@ class InstitutionDesk:
 
     def _make_round_keys(self, _: machine.MakeRoundKeys) -> tuple[str, str]:
         self._secrets = masks.RoundSecrets.generate()
+        self._remember("round-secrets", self._secrets.to_bytes())
         public = self._secrets.public
         return _text(public.mask), _text(public.channel)
 
     def _deal_shares(self, work: machine.DealShares) -> tuple[m.ToMember, ...]:
-        self._publics = {
-            name: masks.RoundPublic(mask=_raw(keys.mask_key), channel=_raw(keys.channel_key))
-            for name, keys in work.roster.items()
-        }
+        keys = {name: [keys.mask_key, keys.channel_key] for name, keys in work.roster.items()}
+        roster = {"round": work.round, "digest": work.roster_digest, "keys": keys}
+        self._take_roster(roster)
         own = _there(self._secrets, "round keys")
         if self._publics[self._name] != own.public:
             raise NotAuthentic("the roster names other round keys as mine")
-        self._context = masks.RoundContext(
-            alliance=self.plan.alliance, job=self.plan.job, round=work.round, roster_digest=work.roster_digest
-        )
+        self._remember("roster", json.dumps(roster).encode())
         dealt = shares.deal_shares(threshold=self.plan.threshold, **self._session())
         return _to_members(dealt)
+
+    def _take_roster(self, roster: Mapping[str, Any]) -> None:
+        """Take the round keys of all, {name: [mask key, channel key]} in base64, and what binds masks to the round."""
+        self._publics = {
+            name: masks.RoundPublic(mask=_raw(mask), channel=_raw(channel))
+            for name, (mask, channel) in roster["keys"].items()
+        }
+        self._context = masks.RoundContext(
+            alliance=self.plan.alliance, job=self.plan.job, round=roster["round"], roster_digest=roster["digest"]
+        )
 
     def _open_shares(self, work: machine.OpenShares) -> None:
         sealed = {sender: _mine(answer.shares, self._name) for sender, answer in work.dealt.items()}
         self._pairs = shares.open_shares(sealed, **self._session())
+        self._remember("shares", shares.pairs_to_bytes(self._pairs))
 
     def _charge(self, work: machine.Charge) -> str:
-        return self._accounts.charge(self.plan, self._digest, work.round)
+        head = self._accounts.charge(self.plan, self._digest, work.round, again=self._again)
+        self._remember("accounts", self._accounts.state())
+        return head
 
     def _train(self, _: machine.Train) -> Any:
-        """Train. The file was read after it was charged by its digest: an update of another file goes no further."""
+        """Train. The file was read after it was charged by its digest: an update of another file goes no further.
+
+        It is rounded here, and once: two roundings under the same masks would differ by what the masks hide.
+        """
+        plan = self.plan
         update = self._model.train_round()
         self._accounts.require_charged_records()
-        self._update = update
+        digits = fixedpoint.quantise(update, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits)
+        self._update = packing.pack(digits, self._parameters)
+        self._remember("update", self._update.astype(np.dtype("<u8")).tobytes())
         return None
 
     def _seal(self, work: machine.Seal) -> BlobRef:
-        plan, parameters = self.plan, self._parameters
-        update = _there(self._update, "update")
-        digits = fixedpoint.quantise(update, clip=float(plan.sum.coordinate_clip), bits=plan.sum.bits)
-        slots = packing.pack(digits, parameters)
+        """Mask, encrypt, upload. Done again it is the same vector under the same masks, encrypted anew."""
         towards = {**self._session(), "publics": {name: self._publics[name] for name in work.dealers}}
-        masked = masks.add_masks(slots, modulus_bits=parameters.modulus_bits, **towards)
-        upload = self._worker.seal(masked, key=_there(self._key, "alliance key"))
+        slots, bits = _there(self._update, "update"), self._parameters.modulus_bits
+        masked = masks.add_masks(slots, modulus_bits=bits, **towards)
+        upload = self._worker.seal(masked, key=self._alliance_key)
         self._update = None
+        self._remember("update", None)
         ref = blob_ref(upload)
         self._blobs.put(ref, [upload])
         return ref
@@ -271,6 +346,7 @@ class InstitutionDesk:
         """Give one kind of share for each dealer, once: the shares are forgotten with this answer."""
         lists = shares.Lists.of(dealers=work.dealers, survivors=work.survivors)
         pairs, self._pairs = self._pairs, {}
+        self._remember("shares", None)
         return _text(
             shares.reveal_shares(
                 pairs, lists, me=self._name, group_secret=self._group_secret, context=_there(self._context, "round")
@@ -296,6 +372,8 @@ class InstitutionDesk:
         score = None if plan.evaluation is None else score_of(float(mean[size]), plan)
         self._model.apply(mean[:size])
         self._total, self._secrets = b"", None
+        self._remember("adapter", self._model.state())
+        self._remember("round-secrets", None)
         return self._model.save(self._candidate), score
 
     def _unmasked(self, work: machine.OpenSum) -> NDArray[np.uint64]:
@@ -308,9 +386,8 @@ class InstitutionDesk:
             publics=self._publics,
             context=context,
         )
-        key = _there(self._key, "alliance key")
         data = self._total or b"".join(signed_pieces(self._blobs, work.sum))
-        total = self._worker.open_sum(data, key=key, slots=self._slots)
+        total = self._worker.open_sum(data, key=self._alliance_key, slots=self._slots)
         total = masks.remove_self_masks(total, self_seeds=seeds.selfs, context=context, modulus_bits=bits)
         return masks.remove_pairwise_masks(
             total,
@@ -324,7 +401,7 @@ class InstitutionDesk:
     @property
     def _group_secret(self) -> bytes:
         """What every institution of the job has and the coordinator has not."""
-        return _there(self._key, "alliance key").to_bytes()
+        return _there(self._key_bytes, "alliance key")
 
     @property
     def _candidate(self) -> Path:
@@ -332,8 +409,9 @@ class InstitutionDesk:
 
     def _keep(self, work: machine.Keep) -> tuple[str | None, BlobRef | None]:
         """Release the adapter that the quorum signed; after the last round write the report."""
-        self._keep_best(work.record.score)
-        _replace_folder(self._candidate, self.home.adapter)
+        if self._candidate.exists():  # not if a process was killed after it had moved it
+            self._keep_best(work.record.score)
+            _replace_folder(self._candidate, self.home.adapter)
         if not work.last:
             return None, None
         report = self._accounts.report(self.plan, self._digest, self.home.evidence, work.record)
@@ -349,6 +427,7 @@ class InstitutionDesk:
         if score is None or (self._best is not None and Decimal(score) >= self._best):
             return
         self._best = Decimal(score)
+        self._remember("best-score", score.encode())
         if self.home.adapter.exists():  # not in round 1: that score is the base's
             half = self.home.job / "best-half"
             shutil.rmtree(half, ignore_errors=True)

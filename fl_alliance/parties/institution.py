@@ -1,8 +1,9 @@
 """The institution's shell: one warm process that answers the coordinator's requests.
 
 A request is answered once; a resend gets the stored bytes. The machine in `rounds` decides, `desk` does the work,
-and nothing is signed but what the machine gives as a `Reply`. Round secrets live in this process only: after a crash
-the round is refused, its charge stays in the ledger, and no second update of it is ever computed.
+and nothing is signed but what the machine gives as a `Reply`. Each event is journalled before it is acted on, together
+with what its work remembers and the reply that follows from it. A process that was killed goes on from there: it does
+the piece of work again that was under way, for the same request only, so that no two updates of a round ever leave.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from fl_alliance.errors import (
     MalformedMessage,
     NotAuthentic,
     OutOfOrder,
+    StoreFailed,
 )
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.job_journal import BROKEN, REQUEST, JobJournal, Row, event_of, row_of
 from fl_alliance.parties.logs import about
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
 from fl_alliance.parties.watch import NOBODY, InstitutionWatch
@@ -39,14 +42,25 @@ from fl_alliance.rounds import institution as machine
 
 log = structlog.get_logger()
 Keep = Callable[[], None]
-"""Writes evidence; called once the machine has accepted the event."""
+"""Writes evidence; called once the machine has accepted the event, and again if the process was killed then."""
+Said = tuple[m.Answer, bytes]
+"""An answer and its signed envelope."""
 
 
 class Desk(Protocol):
     """Does the work that the machine asks for. Each method may raise any `AllianceError`."""
 
+    def require_new(self, job: str) -> None:
+        """Raise `OutOfOrder` if a job of this name has already been here."""
+
     def begin(self, plan: TrainingPlan, documents: Mapping[str, bytes]) -> None:
         """Take note of the job and keep its signed documents as evidence."""
+
+    def resume(self, plan: TrainingPlan, documents: Mapping[str, bytes], memory: Mapping[str, bytes]) -> None:
+        """Take up the job where another process left it, with what `changes` gave so far."""
+
+    def changes(self) -> dict[str, bytes | None]:
+        """Return what is to be remembered since the last call, by name; None: no longer."""
 
     def keep_messages(self, round_number: int, messages: Mapping[str, bytes]) -> None:
         """Keep relayed envelopes as evidence, by file name."""
@@ -54,21 +68,11 @@ class Desk(Protocol):
     def keep_record(self, round_number: int, envelope: bytes) -> None:
         """Keep a record as evidence."""
 
-    def do(self, work: machine.Work) -> object:
-        """Do one piece of work; return what `rounds.institution` says of it."""
+    def do(self, work: machine.Work, *, again: bool = False) -> object:
+        """Do one piece of work; return what `rounds.institution` says of it. `again`: it may have been done before."""
 
     def forget(self) -> None:
         """Forget the secrets and updates of the job."""
-
-
-class Replies(Protocol):
-    """Replies already given, by digest of the request."""
-
-    def reply(self, request: str) -> bytes | None:
-        """Return the stored reply."""
-
-    def keep_reply(self, request: str, body: bytes) -> None:
-        """Store a reply, durably."""
 
 
 class Institution:
@@ -84,7 +88,7 @@ class Institution:
         coordinator: str,
         members: bytes | None,
         desk: Callable[[], Desk],
-        replies: Replies,
+        journal: JobJournal,
         keep_members: Callable[[bytes], None] = lambda _: None,
         consider: Callable[[TrainingPlan, bytes, bytes], None] = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
@@ -97,13 +101,17 @@ class Institution:
         """
         self._name, self._alliance, self._identity, self._root = name, alliance, identity, root
         self._coordinator = coordinator
-        self._new_desk, self._replies, self._tell, self._watch = desk, replies, tell, watch
+        self._new_desk, self._journal, self._tell, self._watch = desk, journal, tell, watch
         self._keep_members, self._consider = keep_members, consider
         self._desk: Desk = desk()
+        self._documents: dict[str, bytes] = {}
+        self._asked, self._keep, self._lost = "", _nothing, False
+        """The request under way, by digest; what keeps its evidence; whether journal and memory may differ."""
         self._address = Address(name, coordinator, {})
         if members is not None:
             self._pin(members)
         self.state: machine.State = machine.Idle(name)
+        self._resume()
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request.
@@ -115,21 +123,43 @@ class Institution:
             ApprovalsMissing: persons of the house have still to approve the plan: it is asked again later.
         """
         digest = digest_of(request)
-        stored = self._replies.reply(digest)
+        stored = self._journal.reply(digest)
         if stored is not None:
             return stored
+        if self._lost:
+            self._resume()
         message = self._read(request)
         with about(party=self._name, job=message.job, round=message.round):
-            return self._once(digest, message)
+            answer, reply = self._once(digest, request, message)
+            self._watch.answered(message, answer)
+            return reply
 
-    def _once(self, digest: str, message: m.Request) -> bytes:
+    def _once(self, digest: str, request: bytes, message: m.Request) -> Said:
+        """Begin to work on a request, or go on with it after a crash."""
+        if digest == self._asked and isinstance(self.state, machine.Working):
+            self._tell(f"round {message.round}: {message.kind}, taken up again")
+            return self._go_on(again=True)
         self._tell(f"round {message.round}: {message.kind}")
-        state, answer = self.state, self._answer(message)
-        reply = write_answer(self._address, self._identity, answer)
-        if self.state is not state:  # what changed nothing here may be asked again, when its turn has come
-            self._replies.keep_reply(digest, reply)
-        self._watch.answered(message, answer)
-        return reply
+        try:
+            state, event, keep = self._event(message)
+            if isinstance(event, machine.Proposed):
+                self._ask_the_house(event.plan)
+            state, effects = machine.step(state, event)
+        except ApprovalsMissing:
+            raise
+        except AllianceError as error:
+            log.warning("refused", kind=message.kind, error=error)
+            return self._signed(_refusal(message, error))  # changes nothing: it may be asked again in its turn
+        self._asked, self._keep = digest, keep
+        begins = event.plan if isinstance(event, machine.Proposed) else None
+        said = self._advance(message.job, (REQUEST, request), state, effects, begins=begins)
+        return self._go_on() if said is None else said
+
+    def _ask_the_house(self, plan: TrainingPlan) -> None:
+        """Let pass a job that is new here, and that the persons who must approve it have approved."""
+        self._desk.require_new(plan.job)
+        if self._name in plan.names:
+            self._consider(plan, self._documents["plan.dsse.json"], self._documents["members.dsse.json"])
 
     def _read(self, request: bytes) -> m.Request:
         """Read a request; a proposal brings the list of members with it, signed by the pinned root."""
@@ -147,53 +177,119 @@ class Institution:
         self._address = Address(self._name, self._coordinator, keys)
         return document
 
-    def _answer(self, message: m.Request) -> m.Answer:
-        """Feed the machine until it replies. An out-of-order request is refused and changes nothing."""
-        try:
-            state, event, keep = self._event(message)
-            state, effects = machine.step(state, event)
-            keep()
-        except ApprovalsMissing:
-            raise
-        except AllianceError as error:
-            log.warning("refused", kind=message.kind, error=error)
-            return _refusal(message, error)
-        return self._work(state, effects)
+    def _signed(self, answer: m.Answer) -> Said:
+        return answer, write_answer(self._address, self._identity, answer)
 
-    def _work(self, state: machine.State, effects: tuple[machine.Effect, ...]) -> m.Answer:
-        while True:
-            self.state, result = state, None
-            for effect in effects:
-                match effect:
-                    case machine.Reply():
-                        return effect.answer
-                    case machine.Forget():
-                        self._forget()
-                    case _:
-                        result = self._do(effect)
-            if result is None:
-                raise OutOfOrder("the machine neither works nor replies")
-            state, effects = machine.step(self.state, result)
+    # ---- the loop: decide, journal, adopt, act
+
+    def _go_on(self, *, again: bool = False) -> Said:
+        """Do what the machine asks for until it replies; `again`: the first piece of work may have been done before."""
+        while isinstance(self.state, machine.Working):
+            working = self.state
+            event = self._do(working.work, again=again)
+            state, effects = machine.step(working, event)
+            said = self._advance(working.seat.plan.job, row_of(working.work, event), state, effects)
+            if said is not None:
+                return said
+            again = False
+        raise OutOfOrder("the machine neither works nor replies")
+
+    def _advance(
+        self,
+        job: str,
+        row: Row,
+        state: machine.State,
+        effects: tuple[machine.Effect, ...],
+        *,
+        begins: TrainingPlan | None = None,
+    ) -> Said | None:
+        """Journal what the machine decided, and only then adopt it and keep evidence. Return the reply if there is one.
+
+        `begins`: the plan of a new job; the memory of any other goes.
+        """
+        over = any(isinstance(effect, machine.Forget) for effect in effects)
+        said = next((self._signed(effect.answer) for effect in effects if isinstance(effect, machine.Reply)), None)
+        self._lost = True  # until memory and journal say the same again
+        self._journal.advance(
+            job,
+            row,
+            remember={} if over or begins else self._desk.changes(),
+            forget=over or begins is not None,
+            reply=None if said is None else (self._asked, said[1]),
+        )
+        self.state = state
+        if begins is not None:
+            self._desk.forget()
+            self._desk = self._new_desk()
+            self._desk.begin(begins, self._documents)
+        if row[0] == REQUEST:
+            self._keep()
+        self._lost = False
+        if over:
+            self._forget()
+        return said
 
     def _forget(self) -> None:
         self._desk.forget()
         if isinstance(self.state, machine.Over):
             self._tell(f"job over: {self.state.reason}")
 
-    def _do(self, work: machine.Work) -> machine.Event:
+    def _do(self, work: machine.Work, *, again: bool) -> machine.Done | machine.Failed:
         """Do the work. What nobody foresaw ends the job here too, unsigned: the institution can take the next one."""
         try:
             began = time.monotonic()
-            done = self._desk.do(work)
+            done = self._desk.do(work, again=again)
             self._watch.worked(work, time.monotonic() - began)
             return machine.Done(done)
         except AllianceError as error:
             log.warning("work_failed", work=type(work).__name__, error=error)
             return machine.Failed(type(error).__name__, _speakable(error))
         except Exception as error:
-            self.state = machine.Over(self._name, f"{type(work).__name__} failed: {type(error).__name__}")
-            self._forget()
+            self._break(f"{type(work).__name__} failed: {type(error).__name__}")
             raise
+
+    def _break(self, reason: str) -> None:
+        job = self.state.seat.plan.job if isinstance(self.state, machine.Working) else ""
+        self.state = machine.Over(self._name, reason)
+        self._forget()
+        try:
+            self._journal.advance(job, (BROKEN, reason.encode()), remember={}, forget=True, reply=None)
+        except StoreFailed as error:  # after a restart the same work is tried again, and breaks again
+            log.warning("not_journalled", error=error)
+
+    # ---- restart
+
+    def _resume(self) -> None:
+        """Fold the journal of the newest job, and take up what its work remembered."""
+        self._lost = True
+        self.state, self._desk = machine.Idle(self._name), self._new_desk()
+        job = self._journal.current()
+        if job is not None:
+            self._take_up(job)
+        self._lost = False
+
+    def _take_up(self, job: str) -> None:
+        pinned, self._address = self._address, Address(self._name, self._coordinator, {})
+        for kind, body in self._journal.events(job):
+            self._replay(kind, body)
+        if isinstance(self.state, machine.Waiting | machine.Working):
+            self._desk.resume(self.state.seat.plan, self._documents, self._journal.memory(job))
+            self._keep()
+            self._tell(f"job {job} goes on: {type(self.state).__name__.lower()} in round {self.state.seat.round}")
+        elif pinned.keys:  # newer than the job's
+            self._address = pinned
+
+    def _replay(self, kind: str, body: bytes) -> None:
+        if kind == REQUEST:
+            self._asked = digest_of(body)
+            state, event, self._keep = self._event(self._read(body))
+            self.state, _ = machine.step(state, event)
+        elif isinstance(self.state, machine.Working) and kind == BROKEN:
+            self.state = machine.Over(self._name, body.decode())
+        elif isinstance(self.state, machine.Working):
+            self.state, _ = machine.step(self.state, event_of(self.state.work, kind, body))
+        else:
+            raise StoreFailed(f"journal: {kind!r} while {type(self.state).__name__.lower()}")
 
     # ---- from a message to an event: everything inside must be authentic; evidence is kept once the machine took it
 
@@ -224,16 +320,8 @@ class Institution:
             raise BadPlan(f"alliance: {plan.alliance!r}, {self._name} is configured for {self._alliance!r}")
         _require_institutions(plan, people)
         seen = self._seen_head(message)
-        if self._name in plan.names:
-            self._consider(plan, envelope, members)
-
-        def keep() -> None:
-            desk = self._new_desk()
-            desk.begin(plan, {"members.dsse.json": members, "plan.dsse.json": envelope})
-            self._keep_members(members)
-            self._desk.forget()
-            self._desk = desk
-
+        self._documents = {"members.dsse.json": members, "plan.dsse.json": envelope}
+        keep = functools.partial(self._keep_members, members)
         return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), keep
 
     def _seen_head(self, message: m.Proposal) -> str | None:
@@ -273,6 +361,10 @@ class Institution:
             answers[sender] = answer
             files[f"{answer.kind}.{sender}.json"] = envelope
         return answers, files
+
+
+def _nothing() -> None:
+    pass
 
 
 def relayed_envelopes(message: m.Request) -> list[bytes]:

@@ -63,6 +63,14 @@ class QwenTrainer:
         self._session.save(folder)
         return adapter_digest(folder)
 
+    def state(self) -> bytes:
+        """Return the adapter with the server optimizer's moments."""
+        return self._session.state()
+
+    def restore(self, state: bytes) -> None:
+        """Go back to what `state` gave."""
+        self._session.restore_state(state)
+
 
 def performance_of(config: InstitutionConfig) -> Performance:
     """Return the settings of speed of `institution.toml`."""

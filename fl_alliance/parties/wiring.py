@@ -417,6 +417,8 @@ def institution_with(
     """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed."""
     from fl_alliance.parties.desk import InstitutionDesk
     from fl_alliance.parties.institution import Desk, Institution
+    from fl_alliance.parties.job_journal import JobJournal
+    from fl_alliance.parties.vault import Vault
 
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
@@ -450,7 +452,7 @@ def institution_with(
         coordinator=setup.COORDINATOR,
         members=keys.members.read_bytes() if keys.members.exists() else None,
         desk=desk,
-        replies=journal_of(home, config, serves=serves),
+        journal=JobJournal(journal_of(home, config, serves=serves), Vault(identity)),
         keep_members=functools.partial(write_atomically, keys.members),
         consider=Proposals(home / "proposals", approvals=home / "approvals", accounts=accounts, tell=tell).consider,
         tell=tell,

@@ -42,6 +42,38 @@ class SharePair(Secret):
         self.mask_share = mask_share
 
 
+_PAIR_BYTES: Final = 4 + 2 * SEED_BYTES
+
+
+def pairs_to_bytes(pairs: Mapping[str, SharePair]) -> bytes:
+    """Return `pairs`, by member, in the clear, for the institution's vault."""
+    parts = []
+    for name, pair in sorted(pairs.items()):
+        label = name.encode()
+        parts += [bytes([len(label)]), label, pair.index.to_bytes(4, "big"), pair.self_share, pair.mask_share]
+    return b"".join(parts)
+
+
+def pairs_from_bytes(data: bytes) -> dict[str, SharePair]:
+    """Return what `pairs_to_bytes` wrote.
+
+    Raises:
+        SecretUnavailable: it is cut short.
+    """
+    pairs: dict[str, SharePair] = {}
+    while data:
+        length = 1 + data[0]
+        label, body, data = data[1:length], data[length : length + _PAIR_BYTES], data[length + _PAIR_BYTES :]
+        if len(body) != _PAIR_BYTES:
+            raise SecretUnavailable(f"{len(body)} bytes are no pair of shares ({_PAIR_BYTES} bytes)")
+        pairs[label.decode()] = SharePair(
+            index=int.from_bytes(body[:4], "big"),
+            self_share=body[4 : 4 + SEED_BYTES],
+            mask_share=body[4 + SEED_BYTES :],
+        )
+    return pairs
+
+
 def require_threshold(threshold: int, members: int) -> None:
     """Refuse a threshold with which two disjoint groups could both open a seed, or that can't be met.
 

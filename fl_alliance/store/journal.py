@@ -7,11 +7,24 @@ whose end was not heard.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, func, insert, literal, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+)
 
 from fl_alliance.errors import StoreFailed
 from fl_alliance.store.database import Database, alone
@@ -31,6 +44,15 @@ _REPLIES: Final = Table(
     "replies",
     METADATA,
     Column("request", String(71), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+_CURRENT: Final = Table("current", METADATA, Column("job", String(63), primary_key=True))
+"""One row: the job that `advance` wrote last."""
+_MEMORY: Final = Table(
+    "memory",
+    METADATA,
+    Column("job", String(63), primary_key=True),
+    Column("name", String(40), primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
 _SERVING: Final = Table("serving", METADATA, Column("epoch", Integer, nullable=False))
@@ -96,20 +118,51 @@ class SqlJournal:
         query = select(_EVENTS.c.job).distinct()
         return self._database.run(lambda connection, _: list(connection.execute(query).scalars()))
 
-    def keep_reply(self, request: str, body: bytes) -> None:
-        """Keep the reply to the request with this digest: a resend sends these bytes (StoreFailed: it has one)."""
+    def current(self) -> str | None:
+        """Return the job that `advance` wrote last."""
+        return self._database.run(lambda connection, _: connection.execute(select(_CURRENT.c.job)).scalar())
 
-        def keep(connection: Connection, again: bool) -> None:
-            alone(connection, f"reply {request}")
-            if again and _reply(connection, request) == body:
+    def memory(self, job: str) -> dict[str, bytes]:
+        """Return what is remembered for `job`, by name."""
+        query = select(_MEMORY.c.name, _MEMORY.c.body).where(_MEMORY.c.job == job)
+        rows = self._database.run(lambda connection, _: connection.execute(query).all())
+        return {row.name: bytes(row.body) for row in rows}
+
+    def advance(
+        self,
+        job: str,
+        kind: str,
+        body: bytes,
+        *,
+        remember: Mapping[str, bytes | None],
+        forget: bool = False,
+        reply: tuple[str, bytes] | None = None,
+    ) -> None:
+        """Add one event and all that follows from it, durably, before returning; or nothing.
+
+        Of memory, all jobs' goes first if `forget`; then each name in `remember` gets its new body, or is removed for
+        None. `reply` is (digest of the request, body): a resend sends these bytes (StoreFailed: it has a reply).
+        """
+        token = secrets.token_hex(16)
+
+        def advance(connection: Connection, again: bool) -> None:
+            alone(connection, f"job {job}")
+            if again and _is_there(connection, [token]):
                 return
-            connection.execute(insert(_REPLIES).values(request=request, body=body))
+            _add(connection, job, token, kind, body)
+            connection.execute(delete(_CURRENT))
+            connection.execute(insert(_CURRENT).values(job=job))
+            _remember(connection, job, remember, forget=forget)
+            if reply is not None:
+                connection.execute(insert(_REPLIES).values(request=reply[0], body=reply[1]))
 
-        self._database.run(keep)
+        self._database.run(advance)
 
     def reply(self, request: str) -> bytes | None:
         """Return the reply that was given to the request with this digest."""
-        return self._database.run(lambda connection, _: _reply(connection, request))
+        query = select(_REPLIES.c.body).where(_REPLIES.c.request == request)
+        found = self._database.run(lambda connection, _: connection.execute(query).scalar())
+        return None if found is None else bytes(found)
 
     def check(self) -> None:
         """Return if the database answers, and don't wait for one that is away."""
@@ -134,6 +187,10 @@ def _add(connection: Connection, job: str, token: str, kind: str, body: bytes) -
     connection.execute(insert(_EVENTS).from_select(["job", "place", "token", "kind", "body"], place))
 
 
-def _reply(connection: Connection, request: str) -> bytes | None:
-    body = connection.execute(select(_REPLIES.c.body).where(_REPLIES.c.request == request)).scalar()
-    return None if body is None else bytes(body)
+def _remember(connection: Connection, job: str, bodies: Mapping[str, bytes | None], *, forget: bool) -> None:
+    if forget:
+        connection.execute(delete(_MEMORY))
+    for name, body in bodies.items():
+        connection.execute(delete(_MEMORY).where(_MEMORY.c.job == job, _MEMORY.c.name == name))
+        if body is not None:
+            connection.execute(insert(_MEMORY).values(job=job, name=name, body=body))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,16 @@ class ServerOptimizer:
         self._plan = plan
         self._first: Vector = np.zeros(size)
         self._second: Vector = np.zeros(size)
+
+    @property
+    def moments(self) -> dict[str, Vector]:
+        """What `step` remembers, by name, each (d,); nothing where it moves by the mean."""
+        return {} if self._plan.name == "mean" else {"first": self._first, "second": self._second}
+
+    @moments.setter
+    def moments(self, found: Mapping[str, Vector]) -> None:
+        if found:
+            self._first, self._second = found["first"], found["second"]
 
     def step(self, mean_update: Vector) -> Vector:
         """Return what to add to the adapter, (d,), and remember the moments of `mean_update`, (d,)."""

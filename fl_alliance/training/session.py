@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from opacus.accountants import RDPAccountant
@@ -204,6 +205,21 @@ class TrainingSession:
         """
         set_adapter_vector(self.model, vector)
         self._vector = vector.astype(np.float64, copy=True)
+
+    def state(self) -> bytes:
+        """Return the global adapter and the moments behind it, as safetensors in float64: all that rounds leave."""
+        saved: bytes = safetensors.numpy.save({"vector": self._vector, **self._server.moments})
+        return saved
+
+    def restore_state(self, state: bytes) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            BadPlan: it is of another adapter. Nothing has changed then.
+        """
+        parts = safetensors.numpy.load(state)
+        self.restore(parts.pop("vector"))
+        self._server.moments = parts
 
     def save(self, folder: Path) -> None:
         """Write the global adapter as a PEFT folder (`save_adapter`)."""

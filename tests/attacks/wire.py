@@ -20,7 +20,9 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.institution import Institution
+from fl_alliance.parties.job_journal import JobJournal
 from fl_alliance.parties.mail import Address, read_answer, write_answer, write_request
+from fl_alliance.parties.vault import Vault
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers, LedgerHead, RoundRecord, Upload
@@ -32,6 +34,7 @@ from fl_alliance.secagg.frame import Kind
 from fl_alliance.secagg.parameters import sum_parameters
 from tests.attacks import lattice
 from tests.attacks.alliance import Digits, Slots, rebuild
+from tests.parties.pages import MemoryPages
 from tests.rounds.real import CLIP, HERE, FixedTrainer, MemoryBlobs, NoAccounts, on_levels, real_plan
 
 BITS = 16
@@ -55,23 +58,10 @@ class Desk(InstitutionDesk):
     def keep_record(self, round_number: int, envelope: bytes) -> None:
         pass
 
-    def do(self, work: machine.Work) -> object:
+    def do(self, work: machine.Work, *, again: bool = False) -> object:
         if isinstance(work, machine.Keep):
             return (digest_of(b"report") if work.last else None), None
-        return super().do(work)
-
-
-class Replies:
-    """Stored replies, in a dictionary."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, bytes] = {}
-
-    def reply(self, request: str) -> bytes | None:
-        return self._kept.get(request)
-
-    def keep_reply(self, request: str, body: bytes) -> None:
-        self._kept[request] = body
+        return super().do(work, again=again)
 
 
 class Wire:
@@ -90,6 +80,8 @@ class Wire:
         self.members_envelope = sign_document(root, self._members())
         self.plan_envelope = self.signed(self.plan)
         self.desks = {name: self._desk(name, folder / name) for name in self.names}
+        self.folder, self.root = folder, root
+        self.pages = {name: MemoryPages() for name in self.names}
         self.institutions = {name: self._institution(name, root.public) for name in self.names}
         self.said: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
         """(kind, round) -> sender -> envelope, as it came."""
@@ -138,8 +130,15 @@ class Wire:
             coordinator="coordinator",
             members=None,
             desk=lambda: self.desks[name],
-            replies=Replies(),
+            journal=JobJournal(self.pages[name], Vault(self.identities[name])),
         )
+
+    def restart(self, name: str) -> None:
+        """Start a new process for `name`: of the old one only its pages and its folder are left."""
+        trainer = self.desks[name].trainer
+        self.desks[name] = self._desk(name, self.folder / name)
+        self.desks[name].trainer.update = trainer.update
+        self.institutions[name] = self._institution(name, self.root.public)
 
     def train(self, rows: Digits) -> None:
         """From now on these are the members' updates, shape (members, dimension)."""

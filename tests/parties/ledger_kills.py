@@ -5,8 +5,8 @@
 A child process serves rounds as an institution does: the shell, the gate of `rounds`, the desk's charge and training,
 accounts, ledger, journal and blobs are the package's own. Left out are the other members, so a round begins where
 their shares are open, and the model: an update is fresh random bytes. The child is killed at a random instant, the
-next one starts on the same disk and is asked again for the round that was cut off. The ledger is written in small
-pieces, so that many kills leave a torn line.
+next one starts on the same disk, goes on with the round that was cut off, and is asked again for it. The ledger is
+written in small pieces, so that many kills leave a torn line.
 
 After each kill: the ledger verifies; each round of which a record was read, an upload stored, a reply kept or an answer
 delivered has its charge; no round has two uploads. With `--fault` the same with a planted fault, until it is found.
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -44,6 +44,8 @@ from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.institution import Institution
+from fl_alliance.parties.job_journal import REQUEST, JobJournal
+from fl_alliance.parties.vault import Vault
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.events import event_of
 from fl_alliance.protocol import messages as m
@@ -119,6 +121,9 @@ class Records:
 
     vector = np.zeros(4)
 
+    def state(self) -> bytes:
+        return b""
+
     def __init__(self, home: Path) -> None:
         self._home, self.round = home, ("", 0)
 
@@ -128,7 +133,8 @@ class Records:
             file.flush()
             os.fsync(file.fileno())
         (self._home / "cases.jsonl").read_bytes()
-        return np.frombuffer(os.urandom(32), np.uint32).astype(np.float64)
+        digits = np.frombuffer(os.urandom(8), np.uint16).astype(np.float64)
+        return (2 * digits / (2**16 - 1) - 1) * float(plan_for("any").sum.coordinate_clip)
 
 
 class Desk(InstitutionDesk):
@@ -139,7 +145,13 @@ class Desk(InstitutionDesk):
         self.house, self.mark, self.records = house, mark, Records(house.home)
         self._trainer = self.records  # type: ignore[assignment]
 
-    def do(self, work: machine.Work) -> object:
+    def resume(self, plan: TrainingPlan, documents: Mapping[str, bytes], memory: Mapping[str, bytes]) -> None:
+        """Take back an update that was not sealed yet; the plan comes with `take`."""
+        if "update" in memory:
+            self._update = np.frombuffer(memory["update"], np.uint64)
+        self._accounts.restore(memory.get("accounts", b""))
+
+    def do(self, work: machine.Work, *, again: bool = False) -> object:
         match work:
             case machine.OpenShares():
                 return None
@@ -151,7 +163,7 @@ class Desk(InstitutionDesk):
                 self.records.round = (self.plan.job, work.round)
                 if self.house.fault == FAULTS[1]:
                     self.records.train_round()
-                return super().do(work)
+                return super().do(work, again=again)
             case machine.Train():
                 self.mark[0] = 2
                 self.records.round = (self.plan.job, work.round)
@@ -162,13 +174,14 @@ class Desk(InstitutionDesk):
         raise AssertionError(work)
 
     def _train_uncharged(self) -> None:
-        self._update = self.records.train_round()
+        self._update = self.records.train_round().view(np.uint64)
 
     def _store(self, number: int) -> BlobRef:
         assert self._update is not None
         data = json.dumps([self.plan.job, number, self._update.tolist()]).encode()
         ref = blob_ref(data)
         self._blobs.put(ref, [data])
+        self._remember("update", None)
         self.mark[0] = 4
         return ref
 
@@ -183,12 +196,28 @@ class Shell(Institution):
 
     desk: Desk
 
-    def _answer(self, message: m.Request) -> m.Answer:
+    def handle(self, request: bytes) -> bytes:
+        if (stored := self._journal.reply(digest_of(request))) is not None:
+            return stored
+        if isinstance(self.state, machine.Working) and digest_of(request) == self._asked:
+            return self._go_on(again=True)
+        working = self._opened(request)
+        self._asked = digest_of(request)
+        self._advance(working.seat.plan.job, (REQUEST, request), working, (working.work,))
+        return self._go_on()
+
+    def _replay(self, kind: str, body: bytes) -> None:
+        if kind == REQUEST:
+            self._asked, self.state = digest_of(body), self._opened(body)
+        else:
+            super()._replay(kind, body)
+
+    def _opened(self, request: bytes) -> machine.Working:
+        message = mail.read_request(mail.Address(ME, OFFICE, KEYS), request)
         digest = digest_of(b"who is in the round")
         seat = machine.Seat(ME, plan_for(message.job), digest_of(message.job.encode()), round=message.round)
         memory = machine.Memory(roster_digest=digest, dealers_digest=digest)
-        work = machine.OpenShares(message.round, {})
-        return self._work(machine.Working(seat, memory, message, work), (work,))
+        return machine.Working(seat, memory, message, machine.OpenShares(message.round, {}))
 
 
 def open_house(house: House) -> Shell:
@@ -199,7 +228,8 @@ def open_house(house: House) -> Shell:
     root = key_of("root")
     shell = Shell(
         name=ME, alliance="clinics", identity=KEY, root=root.public, coordinator=OFFICE,
-        members=sign_document(root, members_of()), desk=lambda: desk, replies=SqlJournal(house.home / "journal.db"),
+        members=sign_document(root, members_of()), desk=lambda: desk,
+        journal=JobJournal(SqlJournal(house.home / "journal.db"), Vault(KEY)),
     )  # fmt: skip
     shell.desk = desk
     return shell

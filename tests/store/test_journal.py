@@ -26,7 +26,8 @@ where = sys.argv[1]
 journal = SqlJournal(where if "://" in where else Path(where))
 for number in range(int(sys.argv[3])):
     journal.append("job", sys.argv[2], number.to_bytes(4, "big") * 5000)
-    journal.keep_reply(f"{sys.argv[2]}-{number}", number.to_bytes(4, "big"))
+    reply = (f"{sys.argv[2]}-{number}", number.to_bytes(4, "big"))
+    journal.advance("replies", "request", b"", remember={}, reply=reply)
     print(number, flush=True)
 """
 
@@ -99,22 +100,22 @@ def test_a_resend_gets_the_bytes_that_were_sent(where: Path | str) -> None:
     journal = SqlJournal(where)
     request = digest_of(b"request")
     assert journal.reply(request) is None
-    journal.keep_reply(request, b"answer")
+    journal.advance("job", "request", b"", remember={}, reply=(request, b"answer"))
     assert SqlJournal(where).reply(request) == b"answer"
     assert journal.reply(digest_of(b"another")) is None
 
 
 def test_an_empty_reply_is_a_reply(where: Path | str) -> None:
     journal = SqlJournal(where)
-    journal.keep_reply("request", b"")
+    journal.advance("job", "request", b"", remember={}, reply=("request", b""))
     assert journal.reply("request") == b""
 
 
 def test_a_second_reply_to_one_request_is_refused_and_the_first_stays(where: Path | str) -> None:
     journal = SqlJournal(where)
-    journal.keep_reply("request", b"first")
+    journal.advance("job", "request", b"", remember={}, reply=("request", b"first"))
     with pytest.raises(StoreFailed, match=": IntegrityError") as caught:
-        journal.keep_reply("request", b"second")
+        journal.advance("job", "request", b"", remember={}, reply=("request", b"second"))
     assert "second" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert journal.reply("request") == b"first"
@@ -171,7 +172,7 @@ USES: dict[str, Callable[[SqlJournal], object]] = {
     "append": lambda journal: journal.append("job", "kind", b"2"),
     "events": lambda journal: journal.events("job"),
     "jobs": lambda journal: journal.jobs(),
-    "keep_reply": lambda journal: journal.keep_reply("request", b"2"),
+    "advance": lambda journal: journal.advance("job", "request", b"", remember={}, reply=("request", b"2")),
     "reply": lambda journal: journal.reply("request"),
 }
 
@@ -185,3 +186,27 @@ def test_a_file_that_breaks_later_is_a_named_error_at_every_use(tmp_path: Path, 
     path.write_bytes(b"rot" * 4096)
     with pytest.raises(StoreFailed, match=r"journal\.db: DatabaseError"):
         USES[name](journal)
+
+
+# ---- what an institution remembers of the job under way
+
+
+def test_memory_events_and_reply_are_written_together_or_not_at_all(where: Path | str) -> None:
+    journal = SqlJournal(where)
+    journal.advance("job", "request", b"1", remember={"key": b"old", "share": b"s"}, reply=("first", b"answer"))
+    with pytest.raises(StoreFailed):
+        journal.advance("job", "request", b"2", remember={"key": b"new", "share": None}, reply=("first", b"twice"))
+    again = SqlJournal(where)
+    assert again.memory("job") == {"key": b"old", "share": b"s"}
+    assert again.events("job") == [("request", b"1")]
+    again.advance("job", "done", b"3", remember={"key": b"new", "share": None})
+    assert SqlJournal(where).memory("job") == {"key": b"new"}
+
+
+def test_a_new_job_is_the_current_one_and_forgets_what_the_last_remembered(where: Path | str) -> None:
+    journal = SqlJournal(where)
+    assert journal.current() is None
+    journal.advance("one", "request", b"", remember={"key": b"secret"})
+    journal.advance("two", "request", b"", remember={"key": b"other"}, forget=True)
+    again = SqlJournal(where)
+    assert (again.current(), again.memory("one"), again.memory("two")) == ("two", {}, {"key": b"other"})

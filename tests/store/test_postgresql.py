@@ -29,7 +29,9 @@ sys.stdin.readline()
 WRITES: Final[dict[str, Callable[[SqlJournal], None]]] = {
     "append": lambda journal: journal.append("job", "kind", b"1"),
     "append_all": lambda journal: journal.append_all("job", [("kind", b"1"), ("kind", b"2")]),
-    "keep_reply": lambda journal: journal.keep_reply("request", b"1"),
+    "advance": lambda journal: journal.advance(
+        "job", "kind", b"1", remember={"key": b"secret"}, reply=("request", b"1")
+    ),
 }
 
 

@@ -42,12 +42,12 @@ class StandIn:
 
     def train_round(self) -> Vector:
         """Return the next update, shape (parameters,)."""
-        self._round += 1
-        return self._draws.new(self._member, self._round)
+        return self._draws.new(self._member, self._round + 1)
 
     def apply(self, mean_update: Vector) -> None:
         """Move by the mean of the members' updates."""
         self.vector = self.vector + mean_update
+        self._round += 1
 
     def save(self, folder: Path) -> str:
         """Write the vector as little-endian float64; return the file's digest."""
@@ -55,6 +55,14 @@ class StandIn:
         data = self.vector.astype("<f8").tobytes()
         (folder / ADAPTER).write_bytes(data)
         return digest_of(data)
+
+    def state(self) -> bytes:
+        """Return how many means were applied (8 bytes), and what they add up to."""
+        return self._round.to_bytes(8) + self.vector.astype("<f8").tobytes()
+
+    def restore(self, state: bytes) -> None:
+        """Go back to what `state` gave."""
+        self._round, self.vector = int.from_bytes(state[:8]), np.frombuffer(state[8:], "<f8")
 
 
 def read_adapter(folder: Path) -> tuple[Vector, str]:

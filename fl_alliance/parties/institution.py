@@ -156,7 +156,10 @@ class Institution:
         return self._go_on() if said is None else said
 
     def _ask_the_house(self, plan: TrainingPlan) -> None:
-        """Let pass a job that is new here, and that the persons who must approve it have approved."""
+        """Let pass a job that is new here, and that the persons who must approve it have approved.
+
+        Called for what has just come, and never for what the journal holds already.
+        """
         self._desk.require_new(plan.job)
         if self._name in plan.names:
             self._consider(plan, self._documents["plan.dsse.json"], self._documents["members.dsse.json"])
@@ -269,6 +272,7 @@ class Institution:
         self._lost = False
 
     def _take_up(self, job: str) -> None:
+        """Replay the job among the members that its own proposal names, whatever list was shown since."""
         pinned, self._address = self._address, Address(self._name, self._coordinator, {})
         for kind, body in self._journal.events(job):
             self._replay(kind, body)
@@ -291,7 +295,9 @@ class Institution:
         else:
             raise StoreFailed(f"journal: {kind!r} while {type(self.state).__name__.lower()}")
 
-    # ---- from a message to an event: everything inside must be authentic; evidence is kept once the machine took it
+    # ---- from a message to an event: everything inside must be authentic; evidence is kept once the machine took it.
+    # A restart reads the journal's messages again, long after: what asks persons, the network or the newest list of
+    # members has no place here, but in `_ask_the_house`, which a replay leaves out.
 
     def _event(self, message: m.Request) -> tuple[machine.State, machine.Event, Keep]:
         match message:

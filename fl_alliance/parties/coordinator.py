@@ -104,6 +104,7 @@ class Coordinator:
             self._adder.close()
 
     def _run(self) -> machine.State:
+        self._obey()
         self._run_effects(machine.outstanding(self.state))
         started = self._clock()
         phase = _phase(self.state)
@@ -125,7 +126,7 @@ class Coordinator:
 
     def _obey(self) -> None:
         """End the job if the admin says so."""
-        if (reason := self._cancelled()) is not None:
+        if not self._over and (reason := self._cancelled()) is not None:
             self._event(machine.Cancelled(reason))
 
     def _let_them_hear(self) -> None:
@@ -214,14 +215,17 @@ class Coordinator:
         return write_request(self._address, self._identity, ask.member, ask.request)
 
     def _add(self, effect: machine.AddUploads) -> machine.Event:
-        """Add, and store the sum. A store that refuses it (a full disk) ends no job: what it raises ends this process,
-        and the next start adds again.
+        """Add and store. Where the sum can't be stored (StoreFailed: a full disk) nothing is decided: `run` adds anew.
+
+        A worker that dies is another matter: an upload may have made it die each time.
         """
         try:
             total = self._adder.total(effect.uploads)
         except BadUpload as error:
             return machine.UploadRefused(error.member, error.reason[:400])
         except AllianceError as error:
+            if self._stopping():  # what told us to stop may have ended the workers too
+                raise
             return machine.Cancelled(f"the uploads can't be added: {type(error).__name__}: {error}"[:400])
         ref = blob_ref(total)
         self._blobs.put(ref, [total])

@@ -20,7 +20,7 @@ from fl_alliance.rounds import coordinator as machine
 
 log = structlog.get_logger()
 
-_MAY_MEND_ITSELF = (StoreFailed, LinkFailed)
+_MAY_MEND_ITSELF = (StoreFailed, LinkFailed, OSError)
 
 
 class Stop(Protocol):

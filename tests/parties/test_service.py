@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -12,8 +12,10 @@ from fl_alliance.parties import wiring
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.job_queue import JobQueue
 from fl_alliance.parties.service import CoordinatorService
+from fl_alliance.protocol.ids import BlobRef
 from fl_alliance.protocol.ports import Reply
 from fl_alliance.rounds import coordinator as machine
+from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.journal import Journal
 from tests.parties.conftest import SITES, Alliance
 
@@ -141,7 +143,9 @@ class Silent:
         return []
 
 
-@pytest.mark.parametrize("error", [StoreFailed("No space left on device"), LinkFailed("Flower")])
+@pytest.mark.parametrize(
+    "error", [StoreFailed("journal"), LinkFailed("Flower"), OSError(28, "No space left on device")]
+)
 def test_a_full_disk_pauses_the_service_longer_each_time_and_ends_no_job(served: Served, error: Exception) -> None:
     waits: list[float] = []
 
@@ -198,3 +202,30 @@ def test_an_admin_sees_where_each_job_is(served: Served) -> None:
     served.run()
     ended = [(job.job, job.state, job.reason) for job in wiring.job_statuses(home)]
     assert ended == [("job-1", "finished", ""), ("job-2", "finished", ""), ("job-3", "aborted", "no")]
+
+
+def test_a_sum_that_does_not_fit_on_the_disk_is_added_again_and_the_round_is_the_same(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, full = FolderBlobs.put, [True]
+
+    def fails_once(blobs: FolderBlobs, ref: BlobRef, chunks: Iterable[bytes]) -> None:
+        kinds = [kind for kind, _ in served.journal.events("job-1")]
+        if full and kinds.count("answered") == 7 + 3 * len(SITES):  # every upload is here, and the sum is to be stored
+            full.pop()
+            raise StoreFailed("No space left on device")
+        put(blobs, ref, chunks)
+
+    monkeypatch.setattr(FolderBlobs, "put", fails_once)
+    served.run()
+    assert full == []
+    assert served.outcomes() == {"job-1": "finished"}
+
+
+def test_a_job_whose_end_was_not_noted_before_a_crash_is_not_run_again(served: Served) -> None:
+    state = served.alliance.coordinator().run()
+    assert isinstance(state, machine.Finished)
+    asked = len(served.alliance.received)
+    served.run()
+    assert served.outcomes() == {"job-1": "finished"}
+    assert len(served.alliance.received) == asked

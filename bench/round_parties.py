@@ -30,7 +30,7 @@ from fl_alliance.parties import accounts, adder
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.institution import Institution
 from fl_alliance.secagg import worker
-from fl_alliance.store.journal import SqliteJournal
+from fl_alliance.store.journal import SqlJournal
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.internals.superlink import Seat
 
@@ -117,7 +117,7 @@ def watch_institution(notes: Notes) -> None:
     notes.time(Institution, "handle", "handle", label_of)
     notes.time(InstitutionDesk, "do", "work", lambda _, work: {"work": type(work).__name__})
     notes.time(accounts, "check_charge", "accountant")
-    notes.time(SqliteJournal, "keep_reply", "journal")
+    notes.time(SqlJournal, "keep_reply", "journal")
     notes.time(HttpBlobs, "put", "blobs")
     notes.time_pieces(HttpBlobs, "read", "blobs")
     notes.time(QwenTrainer, "apply", "adapter")
@@ -134,7 +134,7 @@ def watch_institution(notes: Notes) -> None:
 
 def watch_coordinator(notes: Notes) -> None:
     """Put the stopwatch at what the coordinator does."""
-    notes.time(SqliteJournal, "append", "journal")
+    notes.time(SqlJournal, "append", "journal")
     notes.time(adder.UploadAdder, "arrived", "adding")
     notes.time(adder.UploadAdder, "total", "adding")
     for call in ("push", "announced", "fetch", "online"):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, LinkFailed, StoreFailed
+from fl_alliance.errors import AllianceError, LinkFailed, StoreFailed, StoreTaken
 from fl_alliance.parties.coordinator import Coordinator
 from fl_alliance.parties.job_queue import JobQueue, Queued
 from fl_alliance.protocol.ports import CoordinatorLink
@@ -55,12 +55,18 @@ class CoordinatorService:
         """The job under way."""
 
     def run(self) -> None:
-        """Serve until `stop` is set. Returns between two events of a job, which goes on at the next start."""
+        """Serve until `stop` is set. Returns between two events of a job, which goes on at the next start.
+
+        Raises:
+            StoreTaken: another process serves the journal's database, or did meanwhile.
+        """
         self._tell("waiting for jobs")
         while not self._stop.is_set():
             try:
                 self._turn()
                 self._pause = self._pauses[0]
+            except StoreTaken:
+                raise
             except _MAY_MEND_ITSELF as error:
                 log.error("service_pauses", error=error, seconds=self._pause)  # noqa: TRY400
                 self._stop.wait(self._pause)

@@ -36,6 +36,10 @@ TAKING_SECONDS: Final = 5.0
 _JITTER: Final = random.SystemRandom()
 
 
+class _ServedMeanwhile(StoreTaken):
+    """Another process served while this one had no line: what this one knows is old."""
+
+
 class Database:
     """Transactions in one database. Everything raises `StoreFailed` where it can't be used."""
 
@@ -91,6 +95,8 @@ class Database:
                     raise failed from None
                 if number == 0:
                     log.warning("database_away", error=failed, seconds=patience)
+            except _ServedMeanwhile:
+                raise
             except StoreTaken:
                 if time.monotonic() - start >= (TAKING_SECONDS if self._epoch is None else patience):
                     raise
@@ -101,8 +107,7 @@ class Database:
         """Take the lock with a new connection of a process that serves.
 
         Raises:
-            StoreTaken: another process holds it.
-            StoreFailed: another one served while this one had no line: what this one knows is old.
+            StoreTaken: another process holds it; or held it while this one had no line.
         """
         if not self._serves:
             return
@@ -111,7 +116,9 @@ class Database:
         if self._epoch is None:
             return
         if connection.execute("SELECT epoch FROM serving").fetchone() != (self._epoch,):
-            raise StoreFailed(f"journal {self.name}: another process has served it meanwhile; start this one again")
+            raise _ServedMeanwhile(
+                f"journal {self.name}: another process has served it meanwhile; start this one again"
+            )
 
 
 def alone(connection: Connection, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,6 +80,21 @@ def test_two_processes_do_not_serve_one_database_from_two_folders(
     set_database(home, "coordinator.toml", databases["coordinator"])
     with wiring.open_journal(home, serves=True), pytest.raises(StoreTaken), wiring.open_journal(home, serves=True):
         pass
+
+
+def test_a_service_ends_when_another_has_served_its_database_meanwhile(
+    build: Build, postgres: Server, databases: dict[str, str]
+) -> None:
+    """It would go on from an old state; whoever starts it again lets it read the journal anew."""
+    alliance = build(rounds=1)
+    home = alliance.home("coordinator")
+    set_database(home, "coordinator.toml", databases["coordinator"])
+    with wiring.open_journal(home, serves=True) as journal:
+        postgres.restart()
+        SqlJournal(databases["coordinator"], serves=True).close()
+        service = wiring.service(home, alliance.hub.coordinator_link(), alliance.blobs, journal, stop=threading.Event())
+        with pytest.raises(StoreTaken, match="has served it meanwhile"):
+            service.run()
 
 
 # ---- settings

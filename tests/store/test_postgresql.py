@@ -231,7 +231,7 @@ def test_who_lost_the_line_does_not_go_on_behind_another_that_served_meanwhile(
     other.append("job", "kind", b"2")
     other.close()
     for _ in range(2):
-        with pytest.raises(StoreFailed, match="another process has served it meanwhile"):
+        with pytest.raises(StoreTaken, match="another process has served it meanwhile"):
             stale.append("job", "kind", b"3")
     assert kept(opened()) == [b"1", b"2"]
 

@@ -117,7 +117,7 @@ def watch_institution(notes: Notes) -> None:
     notes.time(Institution, "handle", "handle", label_of)
     notes.time(InstitutionDesk, "do", "work", lambda _, work: {"work": type(work).__name__})
     notes.time(accounts, "check_charge", "accountant")
-    notes.time(SqlJournal, "keep_reply", "journal")
+    notes.time(SqlJournal, "advance", "journal")
     notes.time(HttpBlobs, "put", "blobs")
     notes.time_pieces(HttpBlobs, "read", "blobs")
     notes.time(QwenTrainer, "apply", "adapter")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fl_alliance.errors import BudgetExceeded
 from fl_alliance.privacy.events import GaussianEvent
-from fl_alliance.privacy.ledger import Ledger, check_plan, next_entry, unopened_entry
+from fl_alliance.privacy.ledger import Ledger, check_plan, events_of, loads_of, next_entry, unopened_entry
 from fl_alliance.privacy.plain_words import PlanFacts, chance_to_guess, facts_of
 from fl_alliance.privacy.report import build_report, gauges_of
 from fl_alliance.protocol.documents import InstitutionPolicy, Partner
@@ -148,3 +148,13 @@ def test_what_a_guess_gains(epsilon: str, most: str) -> None:
     assert found == Decimal(most)
     assert epsilon == "1000000" or float(found) >= 1 / (1 + math.exp(-float(epsilon)))
     assert chance_to_guess(Decimal(1), Decimal("0.5")) > chance_to_guess(Decimal(1), Decimal(0))
+
+
+def test_caps_are_compared_at_the_least_delta_that_was_ever_charged() -> None:
+    """A plan with a larger delta would make what was spent look smaller."""
+    strict, plan = plan_of(job="job-0", privacy={"delta": "0.000001"}), plan_of()
+    before = charged(empty(), strict)
+    proposed = unopened_entry(before, plan, plan_digest=DIGEST, now=NOW)
+    assert {load.delta for load in loads_of(before.entries, (proposed,), policy_of())} == {Decimal("0.000001")}
+    spent = facts(plan, before).caps[3].spent
+    assert Decimal(spent) == ADDS.epsilon(events_of(before.entries), Decimal("0.000001"))

@@ -22,6 +22,7 @@
     |-- SecretUnavailable           fewer shares than the threshold, or a share that does not open
     |-- TrainingFailed              a process that shares a round's training died, hung or is not ours
     |-- StoreFailed                 journal, blob store or key file cannot be used
+    |   |-- BlobMissing             the store answers, and there is no such blob
     |   |-- StoreTaken              another process serves the database
     |   `-- StoreTooNew             a newer program has changed the database's tables
     |-- LinkFailed                  the transport could not carry the bytes
@@ -125,6 +126,10 @@ class TrainingFailed(AllianceError):
 
 class StoreFailed(AllianceError):
     """The journal, the blob store or a key file can't be used."""
+
+
+class BlobMissing(StoreFailed):
+    """The store can be used, and the blob is not in it."""
 
 
 class StoreTaken(StoreFailed):

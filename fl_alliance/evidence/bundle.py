@@ -28,6 +28,8 @@ def write_manifest(folder: Path, key: IdentityKey, *, institution: str) -> bytes
         StoreFailed: the folder can't be read or written.
     """
     try:
+        for half in [path for path in folder.rglob(".*") if path.is_file()]:
+            half.unlink()  # what a process left that was killed while it wrote; no file of evidence begins with a dot
         files = tuple(_described(folder, name) for name in sorted(_names(folder)) if name != MANIFEST)
         data = sign_document(key, EvidenceManifest(institution=institution, key=key.public_text, files=files))
         draft = folder / f".{MANIFEST}.draft"

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_alliance.errors import BadPlan, NotAuthentic, OutOfOrder
+from fl_alliance.errors import BadPlan, NotAuthentic, OutOfOrder, StoreFailed
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.accounts import Accounts
@@ -371,6 +371,7 @@ class InstitutionDesk:
         mean, size = added / len(work.survivors), len(self._model.vector)
         score = None if plan.evaluation is None else score_of(float(mean[size]), plan)
         self._model.apply(mean[:size])
+        shutil.rmtree(self._candidate, ignore_errors=True)  # of a process that was killed right here
         self._total, self._secrets = b"", None
         self._remember("adapter", self._model.state())
         self._remember("round-secrets", None)
@@ -409,8 +410,9 @@ class InstitutionDesk:
 
     def _keep(self, work: machine.Keep) -> tuple[str | None, BlobRef | None]:
         """Release the adapter that the quorum signed; after the last round write the report."""
-        if self._candidate.exists():  # not if a process was killed after it had moved it
-            self._keep_best(work.record.score)
+        moved = not self._candidate.exists()  # by a process that was killed then
+        self._keep_best(work.record.score, copied=moved)
+        if not moved:
             _replace_folder(self._candidate, self.home.adapter)
         if not work.last:
             return None, None
@@ -422,16 +424,15 @@ class InstitutionDesk:
             self._blobs.put(adapter, [data])
         return report, adapter
 
-    def _keep_best(self, score: str | None) -> None:
-        """Copy the adapter with which the round began, if none before it has a better score."""
+    def _keep_best(self, score: str | None, *, copied: bool) -> None:
+        """Copy the adapter with which the round began, if none before it has a better score; or that is done."""
         if score is None or (self._best is not None and Decimal(score) >= self._best):
             return
         self._best = Decimal(score)
         self._remember("best-score", score.encode())
-        if self.home.adapter.exists():  # not in round 1: that score is the base's
+        if not copied and self.home.adapter.exists():  # not in round 1: that score is the base's
             half = self.home.job / "best-half"
-            shutil.rmtree(half, ignore_errors=True)
-            shutil.copytree(self.home.adapter, half)
+            _copy_folder(self.home.adapter, half)
             _replace_folder(half, self.home.best_adapter)
 
     def _session(self) -> dict[str, Any]:
@@ -461,7 +462,24 @@ _METHODS: dict[type[machine.Work], Callable[[InstitutionDesk, Any], object]] = {
 }
 
 
+def _copy_folder(folder: Path, copy: Path) -> None:
+    """Copy a folder; what a killed process left at `copy` goes first (StoreFailed: the disk refuses)."""
+    shutil.rmtree(copy, ignore_errors=True)
+    try:
+        shutil.copytree(folder, copy)
+    except (OSError, shutil.Error) as error:
+        raise StoreFailed(f"{folder.name} can't be copied in {folder.parent}: {type(error).__name__}") from None
+
+
 def _replace_folder(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`; killed in between, `new` is still where it was (StoreFailed)."""
+    try:
+        _move_folder(new, old)
+    except OSError as error:
+        raise StoreFailed(f"{old.name} can't be replaced in {old.parent}: {error.strerror}") from None
+
+
+def _move_folder(new: Path, old: Path) -> None:
     away = old.with_name(f".{old.name}-{time.monotonic_ns()}")
     if old.exists():
         old.rename(away)

@@ -21,6 +21,8 @@ from fl_alliance.errors import (
     ApprovalsMissing,
     BadPlan,
     BadRecords,
+    BlobMissing,
+    LinkFailed,
     MalformedMessage,
     NotAuthentic,
     OutOfOrder,
@@ -145,8 +147,8 @@ class Institution:
             if isinstance(event, machine.Proposed):
                 self._ask_the_house(event.plan)
             state, effects = machine.step(state, event)
-        except ApprovalsMissing:
-            raise
+        except (ApprovalsMissing, StoreFailed, LinkFailed):
+            raise  # not a no: it is asked again later
         except AllianceError as error:
             log.warning("refused", kind=message.kind, error=error)
             return self._signed(_refusal(message, error))  # changes nothing: it may be asked again in its turn
@@ -238,18 +240,31 @@ class Institution:
             self._tell(f"job over: {self.state.reason}")
 
     def _do(self, work: machine.Work, *, again: bool) -> machine.Done | machine.Failed:
-        """Do the work. What nobody foresaw ends the job here too, unsigned: the institution can take the next one."""
+        """Do the work. What nobody foresaw ends the job here too, unsigned: the institution can take the next one.
+
+        A disk that is full or a coordinator that is away ends nothing: no answer is given, and when the request comes
+        again the work is done again, from what the journal holds.
+        """
         try:
             began = time.monotonic()
             done = self._desk.do(work, again=again)
             self._watch.worked(work, time.monotonic() - began)
             return machine.Done(done)
+        except BlobMissing as error:
+            return self._failed(work, error)
+        except (StoreFailed, LinkFailed) as error:
+            log.warning("work_interrupted", work=type(work).__name__, error=error)
+            self._lost = True
+            raise
         except AllianceError as error:
-            log.warning("work_failed", work=type(work).__name__, error=error)
-            return machine.Failed(type(error).__name__, _speakable(error))
+            return self._failed(work, error)
         except Exception as error:
             self._break(f"{type(work).__name__} failed: {type(error).__name__}")
             raise
+
+    def _failed(self, work: machine.Work, error: AllianceError) -> machine.Failed:
+        log.warning("work_failed", work=type(work).__name__, error=error)
+        return machine.Failed(type(error).__name__, _speakable(error))
 
     def _break(self, reason: str) -> None:
         job = self.state.seat.plan.job if isinstance(self.state, machine.Working) else ""

@@ -24,7 +24,8 @@ class Blobs(Protocol):
         """Yield the bytes of `ref` from `offset` on.
 
         Raises:
-            StoreFailed: there is no such blob.
+            BlobMissing: there is no such blob.
+            StoreFailed, LinkFailed: the store can't be read.
         """
 
     def has(self, ref: BlobRef) -> bool:

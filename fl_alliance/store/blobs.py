@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fl_alliance.errors import NotAuthentic, StoreFailed
+from fl_alliance.errors import BlobMissing, NotAuthentic, StoreFailed
 from fl_alliance.protocol.ids import BlobRef
 
 
@@ -46,7 +46,7 @@ class FolderBlobs:
     def read(self, ref: BlobRef, offset: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         """Yield the bytes of `ref` from `offset` on."""
         if not self.has(ref):
-            raise StoreFailed(f"there is no blob {ref.digest} of {ref.length} bytes")
+            raise BlobMissing(f"there is no blob {ref.digest} of {ref.length} bytes")
         with _named(ref):
             file = self.path(ref).open("rb")
         with file:

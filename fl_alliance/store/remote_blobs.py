@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import fsspec
 
-from fl_alliance.errors import BadConfig, StoreFailed
+from fl_alliance.errors import BadConfig, BlobMissing, StoreFailed
 from fl_alliance.protocol.ids import BlobRef
 from fl_alliance.store.blobs import checked
 
@@ -57,7 +57,7 @@ class FsspecBlobs:
     def read(self, ref: BlobRef, offset: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         """Yield the bytes of `ref` from `offset` on. Each piece is a request of its own: none holds the others up."""
         if not self.has(ref):
-            raise StoreFailed(f"there is no blob {ref.digest} of {ref.length} bytes")
+            raise BlobMissing(f"there is no blob {ref.digest} of {ref.length} bytes")
         for start in range(offset, ref.length, _PIECE):
             end = min(start + _PIECE, ref.length)
             with _named(ref):

@@ -113,3 +113,12 @@ def test_a_link_is_not_signed_either(folder: Path) -> None:
     link_to_folder(folder)
     with pytest.raises(EvidenceRefused, match="more: is a symbolic link"):
         write_manifest(folder, KEY, institution="lagos")
+
+
+def test_what_a_killed_process_left_half_written_is_no_evidence(tmp_path: Path) -> None:
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "plan.dsse.json").write_bytes(b"plan")
+    for name in (".new-abc", "rounds/.new-def", f".{MANIFEST}.draft"):
+        (tmp_path / name).write_bytes(b"half")
+    write_manifest(tmp_path, KEY, institution="lagos")
+    assert [file.name for file in check_manifest(tmp_path).files] == ["plan.dsse.json"]

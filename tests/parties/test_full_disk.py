@@ -1,9 +1,10 @@
-"""A disk that is full at any write of the coordinator: a named error, nothing half-written, and the job goes on."""
+"""A disk that is full at any write of a party: a named error, nothing half-written, and the job goes on."""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fl_alliance.parties.files import write_atomically
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import SqlJournal
+from fl_alliance.store.ledger_file import LedgerFile
 from tests.parties.conftest import SITES, Alliance
 
 Build = Callable[..., Alliance]
@@ -25,8 +27,8 @@ Build = Callable[..., Alliance]
 class FullDisk:
     """Each file below `folder` is refused the first time that it would get its name; the next time there is room.
 
-    Everything that is written whole or not at all gets its name by a rename; the journal is the exception. What a
-    member uploads is let through: over the network the coordinator answers 507, and the member tries again.
+    Everything that is written whole or not at all gets its name by a rename; journal and ledger are the exceptions.
+    What a member uploads is let through: over the network the coordinator answers 507, and the member tries again.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -35,14 +37,18 @@ class FullDisk:
         self._folder = folder
         for owner, name in ((Path, "replace"), (Path, "rename")):
             self._patch(monkeypatch, owner, name, lambda _, target, *__: Path(target))
-        self._patch(monkeypatch, SqlJournal, "append", lambda journal, *_: journal_file(journal, folder))
+        for name in ("append", "advance"):
+            self._patch(monkeypatch, SqlJournal, name, lambda journal, *_: journal_file(journal))
+        self._patch(monkeypatch, LedgerFile, "charge", lambda ledger, _: ledger._path)
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, target: Callable[..., Path]) -> None:
         original = getattr(owner, name)
 
-        def refusing(*given: Any) -> Any:
-            self._refuse_once(target(*given), kind=given[2] if owner is SqlJournal else "")
-            return original(*given)
+        def refusing(*given: Any, **named: Any) -> Any:
+            kind = f"{given[2]} {len(given[0].events(given[1]))}" if name == "advance" else ""
+            kind = given[2] if name == "append" else kind
+            self._refuse_once(target(*given), kind or ("charge" if owner is LedgerFile else ""))
+            return original(*given, **named)
 
         monkeypatch.setattr(owner, name, refusing)
 
@@ -57,10 +63,8 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def journal_file(journal: SqlJournal, folder: Path) -> Path:
-    """The coordinator's journal is the only one that gets events."""
-    assert isinstance(journal, SqlJournal)
-    return folder / "journal.db"
+def journal_file(journal: SqlJournal) -> Path:
+    return Path(str(journal._database._engine.url.database))
 
 
 def test_a_coordinator_whose_disk_is_full_at_any_write_says_so_and_finishes_the_same_job(
@@ -87,6 +91,29 @@ def test_a_coordinator_whose_disk_is_full_at_any_write_says_so_and_finishes_the_
     assert any("No space left on device" in line for line in said)
     for name in SITES:
         assert verify_evidence(alliance.job(name) / "evidence", root=None, say=lambda _: None).charges == 1
+
+
+def test_a_member_whose_disk_is_full_at_any_write_gives_no_answer_and_finishes_when_there_is_room(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alliance = build(rounds=1)
+    home = alliance.home("clinic")
+    full = FullDisk(monkeypatch, home)
+    fast = alliance.coordinator(ask_again=0.2, clock=lambda: 300 * time.monotonic())  # each wait doubles
+    assert isinstance(fast.run(), machine.Finished)
+    evidence = "jobs/job-1/evidence"
+    assert {*full.refused} >= {
+        "ledger.jsonl charge",
+        "members.dsse.json",
+        "jobs/job-1/candidate",
+        "jobs/job-1/adapter",
+        *(f"{evidence}/{name}" for name in ("plan.dsse.json", "report.dsse.json", "manifest.dsse.json")),
+        *(f"{evidence}/rounds/0001/messages/sealed-update.{name}.json" for name in SITES),
+        *(f"journal.db {'request' if number == 0 else 'done'} {number}" for number in range(2)),
+    }
+    assert [path for path in home.rglob("*") if path.name.startswith((".new-", ".half-"))] == []
+    assert verify_evidence(home / "jobs/job-1/evidence", root=None, say=lambda _: None).charges == 1
+    assert len({(alliance.job(n) / "adapter/adapter_model.safetensors").read_bytes() for n in SITES}) == 1
 
 
 def let_through(full: FullDisk, handler: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

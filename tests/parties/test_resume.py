@@ -65,7 +65,7 @@ class Steps(FixedTrainer):
         return CLIP * (2 * digits / (2**16 - 1) - 1)
 
     def save(self, folder: Path) -> str:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)  # as the product's: never over another
         (folder / "adapter_model.safetensors").write_bytes(self.vector.tobytes())
         return digest_of(self.vector.tobytes())
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_alliance.errors import AllianceError, BadUpload, StoreFailed
+from fl_alliance.errors import AllianceError, BadUpload, BlobMissing
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.parties.adder import UploadAdder
 from fl_alliance.parties.desk import InstitutionDesk
@@ -57,7 +57,7 @@ class MemoryBlobs:
 
     def read(self, ref: BlobRef, offset: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         if ref.digest not in self.data:
-            raise StoreFailed(f"there is no blob {ref.digest}")
+            raise BlobMissing(f"there is no blob {ref.digest}")
         data = self.data[ref.digest][offset:]
         yield from (data[at : at + chunk] for at in range(0, max(len(data), 1), chunk))
 

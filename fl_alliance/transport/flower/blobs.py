@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import httpx
 
-from fl_alliance.errors import LinkFailed, NotAuthentic, StoreFailed
+from fl_alliance.errors import BlobMissing, LinkFailed, NotAuthentic, StoreFailed
 from fl_alliance.protocol.ids import BlobRef
 from fl_alliance.transport.flower.tls import TlsFiles
 from fl_alliance.transport.flower.uploads import PIECE
@@ -121,7 +121,7 @@ class HttpBlobs:
         headers = {"range": f"bytes={offset}-", "accept-encoding": "identity"}
         with self._http.stream("GET", self._url(ref), headers=headers) as answer:
             if answer.status_code in (404, 416):
-                raise StoreFailed(f"the coordinator has no blob {ref.digest} of {ref.length} bytes")
+                raise BlobMissing(f"the coordinator has no blob {ref.digest} of {ref.length} bytes")
             _require(answer)
             yield from answer.iter_raw(chunk)
 

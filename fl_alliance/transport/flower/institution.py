@@ -166,7 +166,8 @@ class FlowerInstitutionLink:
                     return int(kept)
         node = self._fleet.activate()
         self._is_new = False
-        self._kept.write_text(f"{node}\n")
+        with contextlib.suppress(OSError):  # on a full disk a new process is only known later
+            self._kept.write_text(f"{node}\n")
         return node
 
     def _beat(self, stop: threading.Event) -> None:

@@ -8,6 +8,7 @@
     |   `-- BadPlan                 a training plan that cannot be run or summed exactly
     |-- MalformedMessage            bytes from outside that are not a canonical, valid message
     |-- NotAuthentic                a signature, signer, label or digest does not match
+    |   `-- MembersRolledBack       a list of members that is not the newest that was shown here
     |-- OutOfOrder                  an authentic message that the state does not await
     |-- PolicyRefused               the institution's own policy forbids it
     |   |-- BudgetExceeded          it would spend more privacy budget than a cap allows
@@ -26,7 +27,16 @@
     |   |-- StoreTaken              another process serves the database
     |   `-- StoreTooNew             a newer program has changed the database's tables
     |-- LinkFailed                  the transport could not carry the bytes
-    |   `-- ClockSkew               the clock here and the coordinator's differ too much to speak with each other
+    |   |-- ClockSkew               the clock here and the coordinator's differ too much to speak with each other
+    |   |-- MemberUnknown           the transport knows no such member: never admitted, or struck off
+    |   `-- CertificateRefused      a TLS certificate has expired or was revoked
+    |-- JoinRefused                 the join door was asked for what it may not give
+    |   |-- JoinCodeWrong           no invitation has this name and secret
+    |   |-- JoinCodeExpired         it was not used in time
+    |   |-- JoinCodeUsed            it was used before, with other keys
+    |   |-- RootsDiffer             the roots shown there are not those of the join code
+    |   |-- NotAMember              removed, never admitted, or under another key
+    |   `-- TooManyCalls            more calls from one address than the door answers
     |-- JobAborted                  the job ended with a stated reason
     `-- EvidenceRefused             an auditor's step failed; names the file and the step
 
@@ -66,6 +76,10 @@ class MalformedMessage(AllianceError):
 
 class NotAuthentic(AllianceError):
     """A signature, signer, label or digest does not match."""
+
+
+class MembersRolledBack(NotAuthentic):
+    """A list of members is older than the newest that was shown here, or another one of the same serial."""
 
 
 class OutOfOrder(AllianceError):
@@ -146,6 +160,42 @@ class LinkFailed(AllianceError):
 
 class ClockSkew(LinkFailed):
     """The clock here and the coordinator's differ too much to speak with each other."""
+
+
+class MemberUnknown(LinkFailed):
+    """The transport knows no such member: never admitted, or struck off."""
+
+
+class CertificateRefused(LinkFailed):
+    """A TLS certificate has expired or was revoked."""
+
+
+class JoinRefused(AllianceError):
+    """The join door was asked for what it may not give."""
+
+
+class JoinCodeWrong(JoinRefused):
+    """No invitation has this name and secret."""
+
+
+class JoinCodeExpired(JoinRefused):
+    """The invitation was not used in time."""
+
+
+class JoinCodeUsed(JoinRefused):
+    """The invitation was used before, with other keys."""
+
+
+class RootsDiffer(JoinRefused):
+    """The roots that the door shows are not those whose fingerprint the join code has."""
+
+
+class NotAMember(JoinRefused):
+    """Who asks was removed, was never admitted, or has another key."""
+
+
+class TooManyCalls(JoinRefused):
+    """More calls came from one address than the door answers."""
 
 
 class JobAborted(AllianceError):

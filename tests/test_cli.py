@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import pytest
 
 from fl_alliance import cli
 from fl_alliance.errors import EvidenceRefused
-from fl_alliance.evidence.keys import AllianceRoot
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
+from fl_alliance.evidence.sign import sign_message
+from fl_alliance.parties.join_words import JOIN_REQUEST_TYPE
 from fl_alliance.protocol.codec import decode
+from fl_alliance.protocol.envelope import Envelope
 from tests.evidence.alliance import key_of, plan_of
 from tests.evidence.folder import Folder
 
@@ -104,7 +108,9 @@ def alliance(shell: Shell) -> Shell:
     shell.type("coordinator", "init", "office", "--alliance", "clinics")
     for name in NAMES:
         shell.type("institution", "init", name, "--name", name)
-        shell.type("coordinator", "admit", "office", f"{name}/join-request.json", "--out", f"{name}.membership.json")
+        shell.type(
+            "coordinator", "admit", "office", "--file", f"{name}/join-request.json", "--out", f"{name}.membership.json"
+        )
         shell.type("institution", "install", name, f"{name}.membership.json")
     return shell
 
@@ -112,6 +118,12 @@ def alliance(shell: Shell) -> Shell:
 def plan_file(shell: Shell, **changes: Any) -> Path:
     fields = json.loads(plan_of().model_dump_json())
     return shell.write("plan.json", json.dumps({**fields, **changes}, indent=2))
+
+
+def signed_again(text: str, change: Callable[[bytes], bytes], key: IdentityKey | None = None) -> str:
+    """The join request with another payload, signed with `key`."""
+    payload = change(decode(Envelope, text.encode()).body)
+    return sign_message(key or key_of("lagos"), JOIN_REQUEST_TYPE, payload).decode()
 
 
 # ---- what works
@@ -163,7 +175,7 @@ def test_a_path_with_brackets_is_printed_as_it_is(shell: Shell):
 @pytest.mark.parametrize(
     "words",
     [
-        ("coordinator", "admit", "nowhere", "lagos/join-request.json"),
+        ("coordinator", "admit", "nowhere", "--file", "lagos/join-request.json"),
         ("coordinator", "propose", "nowhere", "plan.json"),
         ("coordinator", "run", "nowhere", "job-1"),
         ("institution", "install", "lagos", "nowhere"),
@@ -191,8 +203,8 @@ def test_a_step_that_was_left_out_is_named(shell: Shell):
     assert "`coordinator propose` signs: office/jobs/job-1/" in shell.refuse("coordinator", "run", "office", "job-1")
     shell.type("institution", "init", "lagos", "--name", "lagos")
     shell.write("lagos/institution.toml", CONFIG)
-    assert "`institution install` pins: lagos/root.pub.json" in shell.refuse("institution", "run", "lagos")
-    shell.type("coordinator", "admit", "office", "lagos/join-request.json", "--out", "membership.json")
+    assert "`institution join` pins: lagos/root.pub.json" in shell.refuse("institution", "run", "lagos")
+    shell.type("coordinator", "admit", "office", "--file", "lagos/join-request.json", "--out", "membership.json")
     shell.type("institution", "install", "lagos", "membership.json")
     assert "`institution sign-policy` signs: lagos/policy.dsse.json" in shell.refuse("institution", "run", "lagos")
 
@@ -229,15 +241,16 @@ def test_an_identity_is_never_overwritten(alliance: Shell):
         (lambda text: "", ["not JSON"]),
         (lambda text: text[:-1], ["not JSON"]),
         (lambda text: text + "\n", ["not in canonical form"]),
-        (lambda text: text.replace('"name"', '"nick"'), ["name", "Field required"]),
-        (lambda text: text.replace('"version":1', '"version":2'), ["version", "1"]),
+        (lambda text: text.replace('"payload"', '"load"'), ["payload", "Field required"]),
+        (lambda text: signed_again(text, lambda inside: inside.replace(b'"name"', b'"nick"')), ["name", "Field req"]),
+        (lambda text: signed_again(text, lambda inside: inside.replace(b"lagos", b"lagon"), key_of("lima")), ["key"]),
     ],
-    ids=["empty", "torn", "another layout", "a field missing", "another version"],
+    ids=["empty", "torn", "another layout", "a field missing", "a field missing inside", "signed by somebody else"],
 )
 def test_a_join_request_that_is_none_is_refused_by_file_and_field(alliance: Shell, change: Any, said: list[str]):
     text = (alliance.here / "lagos/join-request.json").read_text()
     alliance.write("odd.json", change(text))
-    line = alliance.refuse("coordinator", "admit", "office", "odd.json")
+    line = alliance.refuse("coordinator", "admit", "office", "--file", "odd.json")
     assert line.startswith("BadConfig: join request: odd.json is none (")
     assert all(part in line for part in said)
 
@@ -245,13 +258,16 @@ def test_a_join_request_that_is_none_is_refused_by_file_and_field(alliance: Shel
 def test_a_membership_that_is_none_is_refused_by_file(alliance: Shell):
     line = alliance.refuse("institution", "install", "lagos", "lima/join-request.json")
     assert line.startswith("BadConfig: membership: lima/join-request.json is none (")
-    assert "kind" in line
+    assert "tls_root: Field required" in line
 
 
 def test_an_institution_that_calls_itself_coordinator_is_not_admitted(alliance: Shell):
     text = (alliance.here / "lagos/join-request.json").read_text()
-    alliance.write("odd.json", text.replace('"name":"lagos"', '"name":"coordinator"'))
-    line = alliance.refuse("coordinator", "admit", "office", "odd.json", "--out", "odd-membership.json")
+    identity = IdentityKey.load(alliance.here / "lagos/keys/identity.key")
+    alliance.write(
+        "odd.json", signed_again(text, lambda inside: inside.replace(b'"lagos"', b'"coordinator"'), identity)
+    )
+    line = alliance.refuse("coordinator", "admit", "office", "--file", "odd.json", "--out", "odd-membership.json")
     assert "'coordinator' is the coordinator's own name" in line
 
 
@@ -271,7 +287,7 @@ def test_another_institutions_membership_is_not_installed(alliance: Shell):
 
 def test_another_institution_of_the_same_name_is_refused(alliance: Shell):
     alliance.type("institution", "init", "twin", "--name", "lagos")
-    line = alliance.refuse("coordinator", "admit", "office", "twin/join-request.json", "--out", "twin.json")
+    line = alliance.refuse("coordinator", "admit", "office", "--file", "twin/join-request.json", "--out", "twin.json")
     assert line == "BadInput: name: 'lagos' is already a member with other keys"
 
 

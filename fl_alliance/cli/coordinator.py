@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, console, examined, read, say, stop_at_signals
-from fl_alliance.errors import JobAborted
+from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, console, examined, say, stop_at_signals
+from fl_alliance.errors import BadConfig, JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
 
@@ -20,31 +21,83 @@ def coordinator_init(
     home: Folder,
     alliance: Annotated[str, typer.Option(help="Name of the alliance, as in a DNS label.")],
     host: Annotated[str, typer.Option(help="Name or address that institutions call.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port of the only public listener.")] = 9443,
+    port: Annotated[int, typer.Option(help="TCP port of the listener for members.")] = 9443,
+    join_port: Annotated[int | None, typer.Option(help="TCP port of the join door; none: one above.")] = None,
 ) -> None:
     """Make the alliance's roots and the coordinator's keys."""
     from fl_alliance.parties.config import CoordinatorConfig
     from fl_alliance.parties.setup import coordinator_init as make
 
-    check(CoordinatorConfig, alliance=alliance, host=host, port=port)
-    say(f"root fingerprint {make(home, alliance=alliance, host=host, port=port)}")
+    door = port + 1 if join_port is None else join_port
+    check(CoordinatorConfig, alliance=alliance, host=host, port=port, join_port=door)
+    say(f"root fingerprint {make(home, alliance=alliance, host=host, port=port, join_port=door)}")
+
+
+@app.command("invite")
+def coordinator_invite(
+    home: Folder,
+    names: Annotated[list[str], typer.Argument(help="Names of institutions; one code for each.")],
+    days: Annotated[int, typer.Option(min=1, max=365, help="For how long a code can be used.")] = 7,
+) -> None:
+    """Print a join code for each name: for its eyes only, and for one use. An earlier code of the name ends here."""
+    from fl_alliance.parties.roster import invite
+
+    for name in names:
+        print(invite(home, name, now=int(time.time()), days=days).text)  # noqa: T201
 
 
 @app.command("admit")
 def coordinator_admit(
     home: Folder,
-    request: Annotated[Path, typer.Argument(help="join-request.json of an institution.")],
-    out: Annotated[Path, typer.Option(help="Where to write the membership file.")] = Path("membership.json"),
+    names: Annotated[list[str] | None, typer.Argument(help="Who asked to join; none named: say who waits.")] = None,
+    fingerprint: Annotated[
+        list[str] | None, typer.Option(help="As told by phone, one for each name; without it you are asked.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="join-request.json, where there is no network between.")] = None,
+    out: Annotated[Path, typer.Option(help="With --file: where to write the membership.")] = Path("membership.json"),
 ) -> None:
-    """Sign an institution's request and publish the list of members anew."""
-    from fl_alliance.parties import setup
+    """Sign the requests of institutions whose fingerprints you have compared, and publish the list of members anew."""
+    from fl_alliance.parties import roster
+    from fl_alliance.parties.join_words import fingerprint_of
+
+    if file is not None:
+        _admit_file(home, file, out)
+        return
+    if fingerprint and len(fingerprint) != len(names or []):
+        raise BadConfig(f"fingerprint: {len(fingerprint)} for {len(names or [])} names, must be one for each")
+    if not names:
+        for request in roster.waiting(home):
+            say(f"{request.name} waits with key fingerprint {fingerprint_of(request)}")
+        return
+    asked = [
+        roster.require_waiting(home, name, fingerprint=fingerprint[n] if fingerprint else None)
+        for n, name in enumerate(names)
+    ]
+    for request in asked:
+        if not fingerprint:
+            say(f"{request.name} asks with key fingerprint {fingerprint_of(request)}")
+            typer.confirm(f"Did {request.name} tell you this fingerprint by phone?", abort=True)
+        roster.admit(home, request)
+        say(f"{request.name} is a member")
+
+
+def _admit_file(home: Path, file: Path, out: Path) -> None:
+    from fl_alliance.parties import roster
     from fl_alliance.parties.files import write_atomically
+    from fl_alliance.parties.setup import read_request
     from fl_alliance.protocol.codec import encode
 
-    joined = read(setup.JoinRequest, request, "join request")
-    write_atomically(out, encode(setup.coordinator_admit(home, joined)))
-    setup.publish_members(home)
-    say(f"{joined.name} is a member; give it {out}")
+    request = read_request(file)
+    write_atomically(out, encode(roster.admit_file(home, file.read_bytes())))
+    say(f"{request.name} is a member; give it {out}")
+
+
+@app.command("remove")
+def coordinator_remove(home: Folder, name: Annotated[str, typer.Argument(help="Name of a member.")]) -> None:
+    """Strike a member off: from the list of members, with its node key and certificates."""
+    from fl_alliance.parties.roster import remove
+
+    say(f"{name} is no member; list of members number {remove(home, name)}")
 
 
 @app.command("propose")

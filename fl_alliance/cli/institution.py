@@ -8,15 +8,46 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals
+from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals, tell
 
 app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
+
+
+@app.command("join")
+def institution_join(
+    home: Folder,
+    code: Annotated[str, typer.Argument(help="The line that the alliance's admin gave you.")],
+    wait: Annotated[bool, typer.Option(help="Wait until the admin has admitted you.")] = True,
+) -> None:
+    """Make every key on site, ask to be admitted, and pin the alliance. Run it again to go on."""
+    from fl_alliance.parties.join import join
+    from fl_alliance.parties.join_words import JoinCode
+
+    if join(home, JoinCode.parse(code), tell=tell, wait=wait):
+        say(f"fill in {home / 'institution.toml'}, then: institution sign-policy, institution doctor, institution run")
+
+
+@app.command("rotate")
+def institution_rotate(home: Folder) -> None:
+    """Renew TLS and node keys and the certificate; between two jobs, while `institution run` does not run."""
+    from fl_alliance.parties.join import rotate
+
+    say(f"{rotate(home).name} has new keys and a new certificate; the old ones do not count any more")
+
+
+@app.command("leave")
+def institution_leave(home: Folder) -> None:
+    """End the membership. Keys, ledger and evidence stay where they are."""
+    from fl_alliance.parties.join import leave
+
+    leave(home)
+    say("no longer a member; keep this folder: its ledger says what the data gave")
 
 
 @app.command("init")
 def institution_init(home: Folder, name: Annotated[str, typer.Option(help="Name of the institution.")]) -> None:
     """Make every key of the institution on site, and a request with the public halves."""
-    from fl_alliance.parties.setup import fingerprint_of
+    from fl_alliance.parties.join_words import fingerprint_of
     from fl_alliance.parties.setup import institution_init as make
     from fl_alliance.protocol.plan import Member
 
@@ -31,9 +62,10 @@ def institution_install(
     home: Folder, membership: Annotated[Path, typer.Argument(help="The file that the admin sent.")]
 ) -> None:
     """Pin the alliance's roots from the membership file."""
-    from fl_alliance.parties import setup
+    from fl_alliance.parties.join_words import Membership
+    from fl_alliance.parties.setup import institution_install as install
 
-    fingerprint = setup.institution_install(home, read(setup.Membership, membership, "membership"))
+    fingerprint = install(home, read(Membership, membership, "membership"))
     say(f"root fingerprint {fingerprint}\ncompare it with the admin by phone before you run anything")
 
 

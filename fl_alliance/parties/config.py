@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote
@@ -65,13 +66,24 @@ class DataConfig(_Config):
     messages_column: str | None = None
 
 
-class InstitutionConfig(_Config):
-    """`institution.toml` in an institution's folder."""
+class Whereabouts(BaseModel):
+    """The fields of `institution.toml` that `institution join` fills in: who, in which alliance, and whom to call."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: Name
     alliance: Name
     coordinator: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")]
     """host:port of the coordinator."""
+    join_door: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
+    """host:port of the coordinator's join door, where keys are renewed; None: the same host, one port above."""
+
+
+class InstitutionConfig(Whereabouts):
+    """`institution.toml` in an institution's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     model_folder: Path
     data: DataConfig
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -99,9 +111,16 @@ class CoordinatorConfig(_Config):
     """Where uploads and adapters are kept; unset: the folder `blobs` in the coordinator's own."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)]
+    join_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Where the join door listens; None: one above `port`."""
     metrics: Loopback | None = None
     """host:port of the status page; none is served by default."""
     log: LogConfig = LogConfig()
+
+    @property
+    def door_port(self) -> int:
+        """TCP port of the join door."""
+        return self.port + 1 if self.join_port is None else self.join_port
 
 
 def load(kind: type[C], path: Path) -> C:
@@ -112,6 +131,8 @@ def load(kind: type[C], path: Path) -> C:
     """
     try:
         table = tomllib.loads(read_file(path, "configuration").decode())
+        if unfilled := sorted(_unfilled({name: table[name] for name in kind.model_fields if name in table})):
+            raise BadConfig(f"{path}: still to be filled in: {', '.join(unfilled)}")
         return kind.model_validate(table)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: not TOML ({error})") from error
@@ -144,3 +165,12 @@ def _from_environment(variable: re.Match[str]) -> str:
 def _without_passwords(text: str) -> str:
     """Take the passwords of URLs out of a text, also of those in a field with the wrong name."""
     return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+
+
+def _unfilled(table: Mapping[str, object], above: str = "") -> Iterator[str]:
+    """Yield the fields whose text begins with TODO, as `institution join` leaves them."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _unfilled(value, f"{above}{name}.")
+        elif isinstance(value, str) and value.startswith("TODO"):
+            yield above + name

@@ -18,7 +18,15 @@ from typing import Protocol
 
 import structlog
 
-from fl_alliance.errors import AllianceError, ApprovalsMissing, BadUpload, MalformedMessage, NotAuthentic, OutOfOrder
+from fl_alliance.errors import (
+    AllianceError,
+    ApprovalsMissing,
+    BadUpload,
+    MalformedMessage,
+    MemberUnknown,
+    NotAuthentic,
+    OutOfOrder,
+)
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.files import write_atomically
@@ -208,7 +216,10 @@ class Coordinator:
     def _ask(self, ask: machine.Ask, wait: float | None = None) -> None:
         wait = min(self._ask_again if wait is None else wait, self._ask_again_at_most)
         self._due[ask.member] = (self._clock() + self._between(0.75 * wait, wait), wait)
-        self._link.ask(ask.member, self._request(ask))
+        try:
+            self._link.ask(ask.member, self._request(ask))
+        except MemberUnknown as error:  # struck off in the middle of a job: its deadline passes, as of one who is away
+            log.warning("not_asked", member=ask.member, reason=str(error))
 
     def _request(self, ask: machine.Ask) -> bytes:
         """Return the signed bytes: the same each time, for Ed25519 is deterministic."""

@@ -58,6 +58,24 @@ def only_process(home: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Wait until nobody else changes `folder`, in this process or another, and keep it so.
+
+    Raises:
+        BadConfig: the folder can't be written.
+    """
+    try:
+        handle = os.open(folder / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BadConfig(f"{folder}: can't be written ({error.strerror})") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def read_file(path: Path, what: str) -> bytes:
     """Return the bytes of `path`.
 

@@ -24,6 +24,7 @@ from fl_alliance.errors import (
     BlobMissing,
     LinkFailed,
     MalformedMessage,
+    MembersRolledBack,
     NotAuthentic,
     OutOfOrder,
     StoreFailed,
@@ -110,8 +111,8 @@ class Institution:
         self._asked, self._keep, self._lost = "", _nothing, False
         """The request under way, by digest; what keeps its evidence; whether journal and memory may differ."""
         self._address = Address(name, coordinator, {})
-        if members is not None:
-            self._pin(members)
+        self._newest = None if members is None else self._pin(members)
+        """The newest list of members that was ever shown here, whatever list the job under way began with."""
         self.state: machine.State = machine.Idle(name)
         self._resume()
 
@@ -143,6 +144,8 @@ class Institution:
             return self._go_on(again=True)
         self._tell(f"round {message.round}: {message.kind}")
         try:
+            if isinstance(message, m.Proposal):
+                self._note_list(base64.b64decode(message.members))
             state, event, keep = self._event(message)
             if isinstance(event, machine.Proposed):
                 self._ask_the_house(event.plan)
@@ -172,14 +175,35 @@ class Institution:
             self._pin(_members_in(request))
         return read_request(self._address, request)
 
+    def _note_list(self, members: bytes) -> None:
+        """Keep a newer list of members, on disk too, whatever becomes of the proposal that brings it.
+
+        Called for what has just come: a replay has the list that its job began with.
+
+        Raises:
+            MembersRolledBack: the list is older than the newest, or another one with its serial. Nothing has changed.
+        """
+        shown = self._list_of(members)
+        if self._newest is not None:
+            require_not_older(shown, self._newest)
+        if shown != self._newest:
+            self._keep_members(members)
+        self._newest = shown
+
     def _pin(self, members: bytes) -> AllianceMembers:
-        document = open_document(members, AllianceMembers, public_key=self._root)
+        document = self._list_of(members)
         keys = {member.name: public_key_of(member.identity) for member in document.members}
-        if keys.get(self._name) != self._identity.public:
+        self._address = Address(self._name, self._coordinator, keys)
+        return document
+
+    def _list_of(self, members: bytes) -> AllianceMembers:
+        """Return the list that the root signed, if this institution is in it with its key (NotAuthentic)."""
+        document = open_document(members, AllianceMembers, public_key=self._root)
+        keys = {member.name: member.identity for member in document.members}
+        if keys.get(self._name) != self._identity.public_text:
             raise NotAuthentic(f"the list of members names another key for {self._name}")
         if document.coordinator.name != self._coordinator:
             raise NotAuthentic(f"the list's coordinator is {document.coordinator.name}, here it is {self._coordinator}")
-        self._address = Address(self._name, self._coordinator, keys)
         return document
 
     def _signed(self, answer: m.Answer) -> Said:
@@ -342,8 +366,7 @@ class Institution:
         _require_institutions(plan, people)
         seen = self._seen_head(message)
         self._documents = {"members.dsse.json": members, "plan.dsse.json": envelope}
-        keep = functools.partial(self._keep_members, members)
-        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), keep
+        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), _nothing
 
     def _seen_head(self, message: m.Proposal) -> str | None:
         """Return the ledger head that this institution signed before, as the coordinator brings it back.
@@ -386,6 +409,18 @@ class Institution:
 
 def _nothing() -> None:
     pass
+
+
+def require_not_older(shown: AllianceMembers, known: AllianceMembers) -> None:
+    """Refuse a list of members that was replaced, or a second one with the serial of the first.
+
+    Raises:
+        MembersRolledBack: names both serials.
+    """
+    if shown.serial < known.serial:
+        raise MembersRolledBack(f"members: a list with serial {shown.serial}, here is one with {known.serial}")
+    if shown.serial == known.serial and shown != known:
+        raise MembersRolledBack(f"members: two different lists with serial {known.serial}")
 
 
 def relayed_envelopes(message: m.Request) -> list[bytes]:

@@ -9,7 +9,7 @@ import datetime
 import ipaddress
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -97,6 +97,17 @@ def client_certificate(
     Raises:
         BadInput: the request is not one, or its signature is wrong.
     """
+    public_key = require_signing_request(request_pem, name)
+    builder = _leaf(root_key, root, _name(name), public_key, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return builder.sign(root_key, hashes.SHA384())
+
+
+def require_signing_request(request_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
+    """Return the key that a signing request is for.
+
+    Raises:
+        BadInput: the request is not one, or its signature is wrong.
+    """
     try:
         request = x509.load_pem_x509_csr(request_pem)
         public_key = request.public_key()
@@ -104,8 +115,50 @@ def client_certificate(
             raise BadInput(f"signing request of {name}: its signature is not by an EC key of its own")
     except (ValueError, InvalidSignature) as error:
         raise BadInput(f"signing request of {name}: not a PEM certificate request") from error
-    builder = _leaf(root_key, root, _name(name), public_key, ExtendedKeyUsageOID.CLIENT_AUTH)
-    return builder.sign(root_key, hashes.SHA384())
+    return public_key
+
+
+def require_node_key(text: str) -> None:
+    """Return if `text` is an OpenSSH EC P-384 public key (BadInput: it is none)."""
+    try:
+        key = serialization.load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise BadInput("node key: must be an OpenSSH EC P-384 public key")
+
+
+def require_issued(certificate: bytes, *, by: bytes) -> None:
+    """Return if the root `by` signed `certificate`, both PEM (BadInput: it did not, or one of them is none)."""
+    try:
+        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(x509.load_pem_x509_certificate(by))
+    except (InvalidSignature, TypeError, ValueError):
+        raise BadInput("membership: its TLS certificate is not signed by its TLS root") from None
+
+
+def ends_within(certificate: bytes, days: int) -> bool:
+    """Say whether `certificate` (PEM) ends within so many days, or has ended."""
+    last = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    return last - datetime.datetime.now(datetime.UTC) < datetime.timedelta(days=days)
+
+
+def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Return the EC private key in `pem` (BadInput: there is none)."""
+    key = serialization.load_pem_private_key(pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadInput("a TLS key must be an EC key")
+    return key
+
+
+def is_key_of(key: bytes, certificate: bytes) -> bool:
+    """Say whether the private key (PEM) is that of `certificate` (PEM)."""
+    private = serialization.load_pem_private_key(key, None)
+    return private.public_key() == x509.load_pem_x509_certificate(certificate).public_key()
+
+
+def is_answer_to(certificate: x509.Certificate, request_pem: str) -> bool:
+    """Say whether `certificate` is for the key that this signing request is for."""
+    return certificate.public_key() == x509.load_pem_x509_csr(request_pem.encode()).public_key()
 
 
 def _leaf(

@@ -1,10 +1,11 @@
 """Make the folders of the parties: keys on site, certificates and membership from the coordinator.
 
-    coordinator_init   root of the alliance (documents and TLS), the coordinator's keys
-    institution_init   every key of an institution, on site; prints a request with public halves only
-    coordinator_admit  signs the request: a membership file for that institution
-    institution_install  pins what the membership file says, after the fingerprints were compared by phone
-    publish_members    the signed list of members that every proposal carries
+    coordinator_init     root of the alliance (documents and TLS), the coordinator's keys
+    institution_init     every key of an institution, on site; a signed request with public halves only
+    institution_install  pins what a membership says
+    publish_members      the signed list of members that every proposal carries
+
+Who is asked, admitted and struck off is in `roster`; how the two sides meet is in `door` and `join`.
 
 Private keys never leave the folder in which they were made, and have mode 0600.
 """
@@ -14,49 +15,25 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field
 
-from fl_alliance.errors import BadConfig, BadInput
-from fl_alliance.evidence.keys import AllianceRoot, IdentityKey, public_key_of
-from fl_alliance.evidence.sign import sign_document
+from fl_alliance.errors import BadConfig, BadInput, MalformedMessage, NotAuthentic
+from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
+from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties import pki
 from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.files import read_file, write_atomically
-from fl_alliance.protocol.codec import decode, encode
+from fl_alliance.parties.join_words import JoinRequest, Membership, open_request, sign_request
+from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers
-from fl_alliance.protocol.ids import Base64, Name, digest_of
-from fl_alliance.protocol.model import Wire
+
+RENEW_DAYS: Final = 30
+"""A certificate that ends within so many days is due to be renewed."""
 
 COORDINATOR = "coordinator"
 """The coordinator's name in labels and in the list of members; no institution may have it."""
-
-
-class JoinRequest(Wire):
-    """Public halves of an institution's keys."""
-
-    kind: Literal["join-request"] = "join-request"
-    version: Literal[1] = 1
-    name: Name
-    identity: Base64
-    node_key: Annotated[str, Field(max_length=1000)]
-    tls_request: Annotated[str, Field(max_length=4000)]
-
-
-class Membership(Wire):
-    """What an institution pins: the alliance's roots and its own certificate."""
-
-    kind: Literal["membership"] = "membership"
-    version: Literal[1] = 1
-    alliance: Name
-    name: Name
-    root: Base64
-    tls_root: Annotated[str, Field(max_length=4000)]
-    tls_certificate: Annotated[str, Field(max_length=4000)]
 
 
 @dataclass(frozen=True)
@@ -111,13 +88,40 @@ class Keys:
         return self.home / "members.dsse.json"
 
     @property
+    def request(self) -> Path:
+        """The signed request by which an institution is a member, or will be."""
+        return self.home / "join-request.json"
+
+    @property
+    def next(self) -> Keys:
+        """New TLS and node keys with their request, until the coordinator has signed them."""
+        return Keys(self.home / "next")
+
+    @property
     def requests(self) -> Path:
         """Admitted requests (the coordinator's)."""
         return self.home / "members"
 
+    @property
+    def pending(self) -> Path:
+        """Requests that wait for the admin (the coordinator's)."""
+        return self.home / "pending"
 
-def coordinator_init(home: Path, *, alliance: str, host: str, port: int) -> str:
+    @property
+    def invitations(self) -> Path:
+        """What is kept of join codes (the coordinator's)."""
+        return self.home / "invitations"
+
+    @property
+    def certificates(self) -> Path:
+        """Every client certificate that was ever signed, as NAME.SERIAL.pem (the coordinator's)."""
+        return self.home / "certificates"
+
+
+def coordinator_init(home: Path, *, alliance: str, host: str, port: int, join_port: int | None = None) -> str:
     """Make the coordinator's folder and return the fingerprint of the alliance's root.
+
+    `join_port` is where the join door listens; None: one above `port`.
 
     Raises:
         BadConfig: the folder already holds an alliance.
@@ -136,9 +140,23 @@ def coordinator_init(home: Path, *, alliance: str, host: str, port: int) -> str:
     write_atomically(keys.tls_certificate, pki.certificate_pem(tls))
     write_atomically(keys.root_public, encode(AllianceRoot(key=root.public_text)))
     text = f"alliance = {json.dumps(alliance)}\nhost = {json.dumps(host)}\nport = {port}\n"
+    text += f"join_port = {port + 1 if join_port is None else join_port}\n"
     write_atomically(home / "coordinator.toml", text.encode())
     identity.save(keys.identity)
     return root.keyid
+
+
+def renew_server_certificate(home: Path) -> bool:
+    """Sign the coordinator's own certificate anew, for the same key, if it ends within `RENEW_DAYS`; say whether."""
+    keys = Keys(home)
+    if not pki.ends_within(read_file(keys.tls_certificate, "TLS certificate"), RENEW_DAYS):
+        return False
+    host = load(CoordinatorConfig, home / "coordinator.toml").host
+    root = x509.load_pem_x509_certificate(read_file(keys.tls_root, "TLS root certificate"))
+    root_key, key = (pki.load_key(path.read_bytes()) for path in (keys.tls_root_key, keys.tls_key))
+    certificate = pki.server_certificate(root_key, root, key, host)
+    write_atomically(keys.tls_certificate, pki.certificate_pem(certificate))
+    return True
 
 
 def institution_init(home: Path, *, name: str) -> JoinRequest:
@@ -161,81 +179,110 @@ def institution_init(home: Path, *, name: str) -> JoinRequest:
     )
     write_atomically(keys.node_key, node_private)
     write_atomically(keys.tls_key, pki.private_pem(tls_key))
-    write_atomically(home / "join-request.json", encode(request))
+    write_atomically(keys.request, sign_request(identity, request))
     identity.save(keys.identity)
     return request
 
 
-def fingerprint_of(request: JoinRequest) -> str:
-    """Return the fingerprint of an institution's identity key: what its partners write into their policies."""
-    return digest_of(public_key_of(request.identity))
-
-
-def coordinator_admit(home: Path, request: JoinRequest) -> Membership:
-    """Sign an institution's request and keep it among the members.
+def institution_renew(home: Path) -> JoinRequest:
+    """Make new TLS and node keys beside the present ones; return the request for them. Again: the same one.
 
     Raises:
-        BadInput: another institution has the name, or the signing request is wrong.
+        BadConfig: the folder holds no institution.
     """
-    if request.name == COORDINATOR:
-        raise BadInput(f"name: {request.name!r} is the coordinator's own name, the institution must choose another")
-    public_key_of(request.identity)  # a key that is none would be found at the next job, by everybody
     keys = Keys(home)
-    kept = keys.requests / f"{request.name}.json"
-    if kept.exists() and kept.read_bytes() != encode(request):
-        raise BadInput(f"name: {request.name!r} is already a member with other keys")
-    root_key = serialization.load_pem_private_key(read_file(keys.tls_root_key, "TLS root key"), None)
-    if not isinstance(root_key, ec.EllipticCurvePrivateKey):
-        raise BadConfig(f"{keys.tls_root_key}: not an EC key")
-    tls_root = read_file(keys.tls_root, "TLS root certificate")
-    certificate = pki.client_certificate(
-        root_key, x509.load_pem_x509_certificate(tls_root), request.tls_request.encode(), request.name
-    )
-    write_atomically(kept, encode(request))
-    return Membership(
-        alliance=alliance_of(home),
-        name=request.name,
-        root=decode(AllianceRoot, read_file(keys.root_public, "alliance root")).key,
-        tls_root=tls_root.decode(),
-        tls_certificate=pki.certificate_pem(certificate).decode(),
-    )
+    if keys.next.request.exists():
+        return read_request(keys.next.request)
+    present, tls_key = read_request(keys.request), pki.new_key()
+    node_private, node_public = pki.openssh_pair(pki.new_key())
+    changes = {
+        "number": present.number + 1,
+        "node_key": node_public.decode(),
+        "tls_request": pki.signing_request(tls_key, present.name).decode(),
+    }
+    request = present.model_copy(update=changes)
+    write_atomically(keys.next.node_key, node_private)
+    write_atomically(keys.next.tls_key, pki.private_pem(tls_key))
+    write_atomically(keys.next.request, sign_request(IdentityKey.load(keys.identity), request))
+    return request
+
+
+def read_request(path: Path) -> JoinRequest:
+    """Return the signed request in the file `path`.
+
+    Raises:
+        BadConfig: it can't be read or is none; the text names the file.
+    """
+    try:
+        return open_request(read_file(path, "join request"))
+    except (MalformedMessage, NotAuthentic) as error:
+        raise BadConfig(f"join request: {path} is none ({error})") from None
 
 
 def institution_install(home: Path, membership: Membership) -> str:
     """Pin a membership in an institution's folder and return the fingerprint to compare by phone.
 
-    The list of members that was shown here before is forgotten: another root may have signed it.
+    If it is for renewed keys, they take the place of the old ones; killed in between, run it again. Where the root is
+    another one than before, the list of members that was shown here is forgotten: that root signed it.
 
     Raises:
-        BadInput: the membership is another institution's.
+        BadInput: the membership is another institution's, its certificate is for another key than this folder's, or
+            its parts do not belong together.
     """
-    mine = decode(JoinRequest, read_file(home / "join-request.json", "join request")).name
+    keys = Keys(home)
+    mine = read_request(keys.request).name
     if membership.name != mine:
         raise BadInput(f"name: the membership is for {membership.name!r}, this folder is {mine!r}")
-    keys = Keys(home)
+    pki.require_issued(membership.tls_certificate.encode(), by=membership.tls_root.encode())
     root = AllianceRoot(key=membership.root)
-    keys.members.unlink(missing_ok=True)
-    write_atomically(keys.root_public, encode(root))
+    fingerprint = root.fingerprint
+    certified = next((k for k in (keys.next, keys) if _is_for(k, membership)), None)
+    if certified is None:
+        raise BadInput(f"membership: its certificate is for another key than {keys.tls_key}")
+    if not keys.root_public.exists() or keys.root_public.read_bytes() != encode(root):
+        keys.members.unlink(missing_ok=True)
+    if certified == keys.next:
+        for name in ("node_key", "tls_key", "request"):
+            write_atomically(getattr(keys, name), getattr(keys.next, name).read_bytes())
     write_atomically(keys.tls_root, membership.tls_root.encode())
     write_atomically(keys.tls_certificate, membership.tls_certificate.encode())
-    return root.fingerprint
+    write_atomically(keys.root_public, encode(root))
+    if certified == keys.next:
+        for name in ("request", "node_key", "tls_key"):
+            getattr(keys.next, name).unlink()
+    return fingerprint
+
+
+def _is_for(keys: Keys, membership: Membership) -> bool:
+    if not (keys.request.exists() and keys.tls_key.exists()):
+        return False
+    return pki.is_key_of(keys.tls_key.read_bytes(), membership.tls_certificate.encode())
 
 
 def publish_members(home: Path) -> bytes:
-    """Sign and keep the list of all members (the coordinator among them); return the envelope."""
+    """Sign and keep the list of all members (the coordinator among them); return the envelope.
+
+    Its serial is one above that of the list before, if there is one that differs.
+    """
     keys = Keys(home)
-    alliance, identity = alliance_of(home), IdentityKey.load(keys.identity)
+    root, identity = IdentityKey.load(keys.root), IdentityKey.load(keys.identity)
     members = [AllianceMember(name=COORDINATOR, role="coordinator", identity=identity.public_text)]
     members += [AllianceMember(name=r.name, role="institution", identity=r.identity) for r in admitted(home)]
-    document = AllianceMembers(alliance=alliance, members=tuple(sorted(members, key=lambda member: member.name)))
-    envelope = sign_document(IdentityKey.load(keys.root), document)
+    document = AllianceMembers(
+        alliance=alliance_of(home), serial=1, members=tuple(sorted(members, key=lambda member: member.name))
+    )
+    if keys.members.exists():
+        last = open_document(keys.members.read_bytes(), AllianceMembers, public_key=root.public)
+        same = document.model_copy(update={"serial": last.serial}) == last
+        document = document.model_copy(update={"serial": last.serial + (not same)})
+    envelope = sign_document(root, document)
     write_atomically(keys.members, envelope)
     return envelope
 
 
 def admitted(home: Path) -> list[JoinRequest]:
     """Return the requests that the coordinator has admitted, by name."""
-    return [decode(JoinRequest, path.read_bytes()) for path in sorted(Keys(home).requests.glob("*.json"))]
+    return [read_request(path) for path in sorted(Keys(home).requests.glob("*.json"))]
 
 
 def alliance_of(home: Path) -> str:

@@ -27,6 +27,7 @@ from fl_alliance.parties.job_status import JobStatus, status_of
 from fl_alliance.parties.mail import Address
 from fl_alliance.parties.monitoring import watched_coordinator, watched_institution
 from fl_alliance.parties.proposals import Proposals
+from fl_alliance.parties.roster import roster_of
 from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
 from fl_alliance.parties.watch import NOBODY, CoordinatorWatch, InstitutionWatch
 from fl_alliance.protocol.codec import decode
@@ -183,20 +184,25 @@ def journal_of(home: Path, config: CoordinatorConfig | InstitutionConfig, *, ser
 
 @contextlib.contextmanager
 def coordinator_link(home: Path, config: CoordinatorConfig, blobs: Blobs) -> Iterator[CoordinatorLink]:
-    """Listen for the admitted members over Flower, and close the door at the end."""
+    """Listen for the admitted members over Flower, keep the join door open, and close both at the end."""
+    from fl_alliance.parties.door import open_to_members
     from fl_alliance.transport.flower.coordinator import IN_MEMORY, FlowerCoordinatorLink
 
+    setup.renew_server_certificate(home)
+    members = roster_of(home)
     link = FlowerCoordinatorLink(
         host=config.host,
         port=config.port,
         database=IN_MEMORY,
         tls=tls_files(setup.Keys(home)),
-        nodes={request.name: request.node_key.encode() for request in setup.admitted(home)},
+        nodes=members.nodes,
+        revoked=members.revoked,
         blobs=blobs,
         home=home / "flower",
     )
     try:
-        yield link
+        with open_to_members(home, link):
+            yield link
     finally:
         link.close()
 
@@ -240,9 +246,9 @@ def coordinator(
 
 
 def job_of(home: Path, job: str) -> tuple[machine.Job, Address]:
-    """Return a job that the coordinator in `home` signed, with the present list of members."""
+    """Return a job that the coordinator in `home` signed; its list of members is that of its begin, also later."""
     keys = setup.Keys(home)
-    members = read_file(keys.members, "list of members")
+    members = _members_of_job(keys, home / "jobs" / job)
     root = decode(AllianceRoot, read_file(keys.root_public, "alliance root")).public
     envelope = read_file(home / "jobs" / job / "plan.dsse.json", "plan of the job")
     plan = open_document(envelope, TrainingPlan, public_key=IdentityKey.load(keys.identity).public)
@@ -263,6 +269,14 @@ def _status(home: Path, queued: Queued, journal: Journal) -> JobStatus:
         return status_of(queued, state_after(*job_of(home, queued.job), events[2:]) if events else None)
     except AllianceError as error:
         return JobStatus(queued.job, "aborted", reason=f"can't be run: {type(error).__name__}: {error}")
+
+
+def _members_of_job(keys: setup.Keys, folder: Path) -> bytes:
+    """Return the list of members with which the job began: who joins or leaves later is not in it, or still."""
+    path = folder / "members.dsse.json"
+    if not path.exists():
+        write_atomically(path, read_file(keys.members, "list of members"))
+    return path.read_bytes()
 
 
 def keys_of(people: AllianceMembers) -> dict[str, bytes]:
@@ -348,8 +362,11 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
     prepare_process()
     config = load(InstitutionConfig, home / "institution.toml")
     keys = setup.Keys(home)
-    read_file(keys.root_public, "alliance root, which `institution install` pins")  # before anything is called
+    read_file(keys.root_public, "alliance root, which `institution join` pins")  # before anything is called
     read_file(home / "policy.dsse.json", "policy, which `institution sign-policy` signs")
+    tls_files(keys).require_valid()
+    if keys.next.request.exists():
+        raise BadConfig(f"{home}: new keys are made and not signed yet, run `institution rotate` again")
     with only_process(home):
         link = FlowerInstitutionLink(
             address=config.coordinator,

@@ -50,12 +50,15 @@ class AllianceMember(Wire):
 
 
 class AllianceMembers(Wire):
-    """Who belongs to the alliance. Signed by the alliance's root key, offline."""
+    """Who belongs to the alliance. Signed by the alliance's root key."""
 
     kind: Literal["alliance-members"] = "alliance-members"
     version: Literal[1] = 1
     alliance: Name
-    members: Annotated[tuple[AllianceMember, ...], items(2, MAX_MEMBERS + 1)]
+    serial: Annotated[int, Field(ge=1, le=2**40)]
+    """Grows with each change of the list: an institution takes no list that is older than the one it has."""
+    members: Annotated[tuple[AllianceMember, ...], items(1, MAX_MEMBERS + 1)]
+    """Sorted by name; the coordinator alone, where every institution has left."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

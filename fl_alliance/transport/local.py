@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fl_alliance.errors import LinkFailed
+from fl_alliance.errors import LinkFailed, MemberUnknown
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.ports import Blobs, Reply
 
@@ -139,7 +139,7 @@ class LocalHub:
 
     def _require_member(self, member: str) -> None:
         if member not in self.members:
-            raise LinkFailed(f"member {member!r} is unknown, the link knows {sorted(self.members)}")
+            raise MemberUnknown(f"member {member!r} is unknown, the link knows {sorted(self.members)}")
 
     def _ask(self, member: str, data: bytes) -> None:
         self._require_member(member)

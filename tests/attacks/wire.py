@@ -98,6 +98,7 @@ class Wire:
         identities = sorted(self.identities.items())
         return AllianceMembers(
             alliance=self.plan.alliance,
+            serial=1,
             members=tuple(
                 AllianceMember(
                     name=name, role="institution" if name in self.names else "coordinator", identity=key.public_text

@@ -32,6 +32,7 @@ def members_of(names: tuple[str, ...] = NAMES) -> AllianceMembers:
     parties = [(name, "institution") for name in names] + [("office", "coordinator")]
     return AllianceMembers(
         alliance="clinics",
+        serial=1,
         members=tuple(
             AllianceMember.model_validate({"name": name, "role": role, "identity": key_of(name).public_text})
             for name, role in sorted(parties)

@@ -19,6 +19,7 @@ from fl_alliance.parties.demo import stage
 from fl_alliance.protocol.plan import OptimizerPlan, SumPlan, TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.transport.local import LocalHub
+from tests.parties.joining import Office
 from tests.postgres import Server
 
 SITES = ("clinic", "hospital", "school")
@@ -98,6 +99,14 @@ def write_records(data: Path) -> None:
             for n in range(12)
         ]
         (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    """A coordinator whose join door is open."""
+    made = Office(tmp_path)
+    with made.open():
+        yield made
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_a_certificate_that_ends_soon_is_worth_a_look(home: Path, monkeypatch: p
     monkeypatch.setattr(doctor, "SOON_DAYS", 900)
     certificate = found(examine_institution(home))["certificate"]
     assert certificate.state == "look"
-    assert certificate.mend == "have the admin admit the same request again"
+    assert certificate.mend == "run `institution rotate`, between two jobs"
 
 
 def test_a_listener_that_is_taken_and_too_few_members_are_worth_a_look(alliance: Alliance) -> None:

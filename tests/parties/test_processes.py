@@ -160,7 +160,7 @@ def test_each_party_is_a_process_of_its_own_and_only_the_coordinator_listens(sto
     """The coordinator's second socket is the one on loopback that wants a token."""
     pids = {party.pid for party in (*story.coordinators, *story.institutions.values())}
     assert len(pids) == len(KILL_AT) + 1 + len(SITES)
-    assert story.listening == {setup.COORDINATOR: 2, "clinic": 0, "hospital": 0, "school": 0}
+    assert story.listening == {setup.COORDINATOR: 3, "clinic": 0, "hospital": 0, "school": 0}
 
 
 def test_the_coordinators_process_holds_no_torch_and_no_key_file(story: Story):

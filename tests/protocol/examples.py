@@ -119,6 +119,7 @@ PLAN: Final = p.TrainingPlan(
 DOCUMENTS: Final[dict[str, d.Document]] = {
     "alliance-members": d.AllianceMembers(
         alliance="clinics",
+        serial=3,
         members=(
             d.AllianceMember(name="berlin", role="institution", identity=text(bytes([1]) * 32)),
             d.AllianceMember(name="lagos", role="institution", identity=text(bytes([2]) * 32)),

@@ -37,14 +37,17 @@ class Pki:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(ca.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def party(self, name: str) -> Party:
+    def party(self, name: str, *, days: int = 1) -> Party:
+        """`days`: how long from now the certificate lasts; negative: it has ended."""
         key = ec.generate_private_key(ec.SECP256R1())
         use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        leaf = self._builder(_name(name), key.public_key()).add_extension(x509.BasicConstraints(False, None), True)
+        leaf = self._builder(_name(name), key.public_key(), days).add_extension(
+            x509.BasicConstraints(False, None), True
+        )
         leaf = leaf.add_extension(use, False).add_extension(names, False).add_extension(issuer, False)
         tls = TlsFiles(ca=self.ca, certificate=self.folder / f"{name}.pem", key=self.folder / f"{name}.key")
         tls.certificate.write_bytes(leaf.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
@@ -54,10 +57,11 @@ class Pki:
         node_key.write_bytes(node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
         return Party(tls, node_key, node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: int = 1) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder(subject_name=subject, issuer_name=self._name, public_key=key)
-        return builder.serial_number(x509.random_serial_number()).not_valid_before(now - DAY).not_valid_after(now + DAY)
+        builder = builder.serial_number(x509.random_serial_number())
+        return builder.not_valid_before(now - 9 * DAY).not_valid_after(now + days * DAY)
 
 
 def _name(common: str) -> x509.Name:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
 import httpx
 import pytest
+from cryptography import x509
 
+from fl_alliance.errors import CertificateRefused
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.transport.flower.blobs import HttpBlobs
-from fl_alliance.transport.flower.front import MAX_FLEET_BODY
+from fl_alliance.transport.flower.front import MAX_FLEET_BODY, PublicFront
+from fl_alliance.transport.flower.institution import FlowerInstitutionLink
 from fl_alliance.transport.flower.internals.superlink import FLEET_ROUTES, superlink_app
 from fl_alliance.transport.flower.uploads import PIECE
 from tests.transport.conftest import Flower
@@ -46,6 +50,43 @@ def test_a_certificate_of_another_authority_is_refused(flower: Flower, tmp_path)
     context.load_cert_chain(stranger.certificate, stranger.key)
     with httpx.Client(verify=context) as http, pytest.raises(httpx.TransportError):
         http.post(f"https://{flower.address}/v1/fleet/pull-messages")
+
+
+def test_an_expired_client_certificate_is_refused_and_the_institution_says_so(flower: Flower, tmp_path) -> None:
+    """The listener closes without a word in TLS 1.3, so the institution looks at its own certificate."""
+    late = flower.pki.party("late", days=-1)
+    with httpx.Client(verify=late.tls.client_context()) as http, pytest.raises(httpx.TransportError):
+        http.post(f"https://{flower.address}/v1/fleet/pull-messages")
+    link = FlowerInstitutionLink(address=flower.address, tls=late.tls, node_key=late.node_key, state=tmp_path / "late")
+    with pytest.raises(CertificateRefused, match=r"certificate of CN=late: valid .*run `institution rotate`"):
+        link.serve(lambda request: request, keep_going=lambda: True)
+    link.close()
+
+
+def test_a_revoked_certificate_is_refused_by_name_on_an_open_connection(flower: Flower, client: httpx.Client) -> None:
+    path = "/v1/fleet/pull-messages"
+    assert client.post(path).status_code != 403
+    shown = x509.load_pem_x509_certificate(flower.parties["lima"].tls.certificate.read_bytes())
+    front, before = flower.link._front, flower.link._front.revoked
+    try:
+        front.revoked = before | {shown.serial_number}
+        for refused in (client.post(path), client.get("/blobs/")):
+            assert (refused.status_code, refused.headers["fl-alliance-refused"]) == (403, "certificate revoked")
+    finally:
+        front.revoked = before
+    assert client.post(path).status_code != 403
+
+
+def test_a_request_whose_certificate_nobody_noted_is_refused() -> None:
+    """As if another server stood in front: closed rather than open."""
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    front = PublicFront(None, {}, FLEET_ROUTES, frozenset())
+    asyncio.run(front({"type": "http", "method": "POST", "path": min(FLEET_ROUTES), "headers": []}, None, send))
+    assert sent[0]["status"] == 403
 
 
 def test_only_the_nine_fleet_routes_exist_outside(client: httpx.Client) -> None:

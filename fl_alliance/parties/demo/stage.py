@@ -17,9 +17,10 @@ from typing import IO, Protocol
 from pydantic import ValidationError
 
 from fl_alliance.errors import BadConfig, JobAborted
-from fl_alliance.parties import setup, wiring
+from fl_alliance.parties import roster, setup, wiring
 from fl_alliance.parties.demo.settings import DemoSettings, Site, make_plan
 from fl_alliance.parties.files import write_atomically
+from fl_alliance.parties.join_words import fingerprint_of
 from fl_alliance.parties.setup import COORDINATOR
 from fl_alliance.protocol.documents import InstitutionPolicy, Partner
 from fl_alliance.protocol.plan import TrainingPlan
@@ -85,16 +86,15 @@ def found(
     `configurations`: an `institution.toml` for each name. `policies` gets all institutions as partners.
     """
     coordinator, partners = folder / COORDINATOR, []
-    setup.coordinator_init(coordinator, alliance=alliance, host="127.0.0.1", port=port)
+    setup.coordinator_init(coordinator, alliance=alliance, host="127.0.0.1", port=port, join_port=free_port())
     for name, configuration in configurations.items():
         home = folder / name
         request = setup.institution_init(home, name=name)
-        setup.institution_install(home, setup.coordinator_admit(coordinator, request))
+        setup.institution_install(home, roster.admit_file(coordinator, setup.Keys(home).request.read_bytes()))
         write_atomically(home / "institution.toml", configuration.encode())
-        partners.append(Partner(name=name, key=setup.fingerprint_of(request)))
+        partners.append(Partner(name=name, key=fingerprint_of(request)))
     for name, policy in policies(partners).items():
         wiring.sign_policy(folder / name, policy)
-    setup.publish_members(coordinator)
 
 
 def _configuration(settings: DemoSettings, base: Path, site: Site, port: int, threads: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import email.utils
-import http.client
 import os
 import socket
 import stat
@@ -18,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+import httpx
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -30,18 +30,22 @@ from fl_alliance.parties.config import CoordinatorConfig, InstitutionConfig, loa
 from fl_alliance.parties.doctor import machine
 from fl_alliance.parties.doctor.finding import Check, Finding, State
 from fl_alliance.parties.files import read_file
-from fl_alliance.parties.setup import Keys, admitted
+from fl_alliance.parties.join import door_of
+from fl_alliance.parties.roster import waiting
+from fl_alliance.parties.setup import RENEW_DAYS, Keys, admitted
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.ledger import Ledger, spent, year_before
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import InstitutionPolicy, model_digest
 from fl_alliance.protocol.limits import MIN_MEMBERS
+from fl_alliance.transport.proxy import https_client, proxy_for, without_password
 
-SOON_DAYS: Final = 30
+SOON_DAYS: Final = RENEW_DAYS
 """A certificate that ends within so many days is worth a look."""
 CLOCK_SECONDS: Final = 5
 """Clocks must agree to this (docs/architecture.md)."""
 _CALL_SECONDS: Final = 5.0
+_SERVER_MEND: Final = "start `coordinator serve` again: it signs a new one"
 
 
 def examine_institution(home: Path) -> Iterator[Finding]:
@@ -49,13 +53,14 @@ def examine_institution(home: Path) -> Iterator[Finding]:
     try:
         config = load(InstitutionConfig, home / "institution.toml")
     except AllianceError as error:
-        yield Finding("configuration", "wrong", str(error), "write institution.toml as README shows")
+        yield Finding("configuration", "wrong", str(error), "fill in institution.toml as README shows")
         return
     yield Finding("configuration", "ok", f"{config.name} of alliance {config.alliance}")
     doctor = _Institution(home, config)
     yield from _each(
         ("keys", doctor.keys, "run `institution init` in a new folder, or give the files mode 0600"),
-        ("membership", doctor.membership, "run `institution install` with the membership file of the admin"),
+        ("membership", doctor.membership, "run `institution join` with the admin's code, or `institution rotate`"),
+        ("proxy", doctor.proxy, "correct HTTPS_PROXY"),
         ("coordinator", doctor.coordinator, "ask the admin whether it runs, and IT for the way out to that port"),
         ("model", doctor.model, "put the plan's model folder there, files copied and not linked"),
         ("training", doctor.training, "correct processes or device in institution.toml"),
@@ -87,8 +92,8 @@ def examine_coordinator(home: Path) -> Iterator[Finding]:
     private = (keys.identity, keys.root, keys.tls_root_key, keys.tls_key)
     yield from _each(
         ("keys", lambda: _private(private), "give the files mode 0600; a lost key can't be made again"),
-        ("certificate", lambda: _certificate(keys, None), "make a new alliance: this one's certificate is not usable"),
-        ("members", lambda: _members(home), "run `coordinator admit` for each institution"),
+        ("certificate", lambda: _certificate(keys, None, _SERVER_MEND), _SERVER_MEND),
+        ("members", lambda: _members(home), "run `coordinator invite` for each institution"),
         ("listener", lambda: _listener(config), "end what uses the port, or name another one in coordinator.toml"),
         ("disk", lambda: machine.disk(home), ""),
         ("versions", lambda: machine.versions("coordinator"), ""),
@@ -116,15 +121,22 @@ class _Institution:
     def membership(self) -> Iterator[Finding]:
         root = decode(AllianceRoot, read_file(self._keys.root_public, "alliance root"))
         yield Finding("membership", "ok", f"root {root.fingerprint}, to be compared by phone")
-        yield from _certificate(self._keys, self._config.name)
+        if self._keys.next.request.exists():
+            raise BadConfig(f"{self._keys.next.home}: new keys are made and not signed yet")
+        yield from _certificate(self._keys, self._config.name, "run `institution rotate`, between two jobs")
+
+    def proxy(self) -> Iterator[Finding]:
+        """Through which proxy the coordinator and its join door are called."""
+        for address in (self._config.coordinator, door_of(self._config)):
+            url = proxy_for(address)
+            said = f"calls to {address} go straight" if url is None else f"{without_password(url)} for {address}"
+            yield Finding("proxy", "ok", said)
 
     def coordinator(self) -> Iterator[Finding]:
         """Call as a job would, and compare clocks by the answer's date."""
         host, _, port = self._config.coordinator.rpartition(":")
-        if proxy := os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-            yield Finding("proxy", "look", f"HTTPS_PROXY is {proxy}", "the alliance's calls do not use it yet")
         before = time.time()
-        skew = _clock_of(host, int(port), self._keys)
+        skew = _clock_of(f"{host}:{port}", self._keys)
         said = f"{self._config.coordinator} answers within {time.time() - before:.1f} s, mutual TLS"
         yield Finding("coordinator", "ok", said)
         if skew is None:
@@ -220,7 +232,7 @@ def _private(paths: tuple[Path, ...]) -> Iterator[Finding]:
     yield Finding("keys", "ok", f"{len(paths)} private keys, each for its owner alone")
 
 
-def _certificate(keys: Keys, name: str | None) -> Iterator[Finding]:
+def _certificate(keys: Keys, name: str | None, mend: str) -> Iterator[Finding]:
     """The own certificate: of the own key, signed by the pinned root, for `name`, and how long it lasts."""
     mine = x509.load_pem_x509_certificate(read_file(keys.tls_certificate, "TLS certificate"))
     root = x509.load_pem_x509_certificate(read_file(keys.tls_root, "TLS root certificate"))
@@ -240,22 +252,18 @@ def _certificate(keys: Keys, name: str | None) -> Iterator[Finding]:
             f"{keys.tls_certificate}: valid {mine.not_valid_before_utc:%Y-%m-%d} to {mine.not_valid_after_utc:%Y-%m-%d}"
         )
     state: State = "ok" if left > SOON_DAYS else "look"
-    yield Finding("certificate", state, f"valid for {left} days", "have the admin admit the same request again")
+    yield Finding("certificate", state, f"valid for {left} days", mend)
 
 
-def _clock_of(host: str, port: int, keys: Keys) -> float | None:
+def _clock_of(address: str, keys: Keys) -> float | None:
     """Return how far the coordinator's clock is from ours in seconds (None: it gave no date)."""
-    context = wiring.tls_files(keys).client_context()
-    call = http.client.HTTPSConnection(host, port, timeout=_CALL_SECONDS, context=context)
-    try:
-        call.request("GET", "/")  # refused by the front, and dated
-        date = call.getresponse().getheader("date")
-    except http.client.HTTPException as error:
-        raise BadConfig(f"coordinator: {host}:{port} does not speak HTTP ({error!r})") from None
-    except OSError as error:
-        raise BadConfig(f"coordinator: {host}:{port} can't be reached: {error}") from None
-    finally:
-        call.close()
+    with https_client(address, wiring.tls_files(keys).client_context(), timeout=_CALL_SECONDS) as call:
+        try:
+            date = call.get("/").headers.get("date")  # refused by the front, and dated
+        except httpx.RemoteProtocolError as error:
+            raise BadConfig(f"coordinator: {address} does not speak HTTP ({error!r})") from None
+        except httpx.HTTPError as error:
+            raise BadConfig(f"coordinator: {address} can't be reached: {error}") from None
     if date is None:
         return None
     return time.time() - email.utils.parsedate_to_datetime(date).timestamp()
@@ -265,7 +273,9 @@ def _members(home: Path) -> Iterator[Finding]:
     names = [request.name for request in admitted(home)]
     said = f"{len(names)} admitted: {', '.join(names) or 'nobody'}"
     state: State = "ok" if len(names) >= MIN_MEMBERS else "look"
-    yield Finding("members", state, said, f"a job has {MIN_MEMBERS} at least: run `coordinator admit`")
+    yield Finding("members", state, said, f"a job has {MIN_MEMBERS} at least: run `coordinator invite`")
+    if asking := [request.name for request in waiting(home)]:
+        yield Finding("waiting", "look", ", ".join(asking), "compare fingerprints by phone, run `coordinator admit`")
 
 
 def _listener(config: CoordinatorConfig) -> Iterator[Finding]:

@@ -39,10 +39,13 @@ class Bells:
         self._closed = False
 
     def hang(self, nodes: Iterable[int]) -> None:
-        """Make the bells of exactly these nodes."""
+        """Let there be the bells of exactly these nodes: who waits for one that stays waits on, the others may go."""
         with self._lock:
-            self._numbers = {str(node): secrets.randbelow(1 << 62) for node in nodes}
-            self._held = {node: set() for node in self._numbers}
+            hung = {str(node) for node in nodes}
+            for node in self._numbers.keys() - hung:
+                self._wake(node)
+            self._numbers = {node: self._numbers.get(node, secrets.randbelow(1 << 62)) for node in hung}
+            self._held = {node: self._held.get(node, set()) for node in hung}
 
     def ring(self, node: int) -> None:
         """Let who waits for `node` look; from any thread."""
@@ -72,23 +75,24 @@ class Bells:
             response = Response(status_code=204)
         else:
             await self._hold(node, Request(scope, receive))
-            response = PlainTextResponse(str(self._numbers[node]))
+            response = PlainTextResponse(str(self._numbers.get(node, "")))
         await response(scope, receive, send)
 
     async def _hold(self, node: str, request: Request) -> None:
         """Return when the number is another than the one seen, the caller has gone, or the time is over."""
         place = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
-            news = str(self._numbers[node]) != request.query_params.get("seen")
+            news = str(self._numbers.get(node)) != request.query_params.get("seen")
             if self._closed or news or len(self._held[node]) >= MOST_HELD:
                 return
-            self._held[node].add(place)
+            held = self._held[node]
+            held.add(place)
         waiting = {asyncio.ensure_future(place[1].wait()), asyncio.ensure_future(_gone(request))}
         try:
             await asyncio.wait(waiting, timeout=HOLD_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             with self._lock:
-                self._held[node].discard(place)
+                held.discard(place)
             for task in waiting:
                 task.cancel()
 

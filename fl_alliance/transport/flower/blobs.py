@@ -15,6 +15,7 @@ from fl_alliance.errors import BlobMissing, LinkFailed, NotAuthentic, StoreFaile
 from fl_alliance.protocol.ids import BlobRef
 from fl_alliance.transport.flower.tls import TlsFiles
 from fl_alliance.transport.flower.uploads import PIECE
+from fl_alliance.transport.proxy import https_client
 
 T = TypeVar("T")
 
@@ -41,9 +42,7 @@ class HttpBlobs:
     """`Blobs` at `address` (host:port). Rides out a coordinator that is away for `patience` seconds."""
 
     def __init__(self, *, address: str, tls: TlsFiles, patience: float = 300.0) -> None:
-        self._http = httpx.Client(
-            verify=tls.client_context(), timeout=60.0, follow_redirects=False, base_url=f"https://{address}"
-        )
+        self._http = https_client(address, tls.client_context(), timeout=60.0)
         self._secret = hashlib.sha256(b"fl-alliance/1 upload-id" + tls.key.read_bytes()).digest()
         self._patience = patience
 

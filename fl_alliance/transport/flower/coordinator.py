@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
-from fl_alliance.errors import BadConfig, LinkFailed
+from fl_alliance.errors import BadConfig, LinkFailed, MemberUnknown
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.protocol.ports import Blobs, Reply
@@ -61,7 +61,8 @@ class _Ask:
 class FlowerCoordinatorLink:
     """`CoordinatorLink` that listens on `host` and `port` (0: any free one; see the attribute `port`).
 
-    `nodes` is the whole list of members: a node whose key is not in it is struck off. With the same `database` (a path,
+    `nodes` is the whole list of members: a node whose key is not in it is struck off. A client certificate whose serial
+    number is in `revoked` is refused. Both may change later (`update_members`). With the same `database` (a path,
     or `IN_MEMORY`) the members' nodes are known again after a crash; what was asked is not: the caller asks again.
     `ttl` is how long a request waits for its member and its reply, in seconds.
 
@@ -72,12 +73,11 @@ class FlowerCoordinatorLink:
 
     def __init__(
         self, *, host: str, port: int, database: str | Path, tls: TlsFiles, nodes: Mapping[str, bytes], blobs: Blobs,
-        home: Path, ttl: float = 3600.0,
+        home: Path, ttl: float = 3600.0, revoked: frozenset[int] = frozenset(),
     ) -> None:  # fmt: skip
         home.mkdir(parents=True, exist_ok=True)
         os.environ["FLWR_HOME"] = str(home / "flwr")
         keys = _node_keys(nodes)
-        self.members = frozenset(nodes)
         self._ttl = ttl
         self._lock = threading.RLock()
         self._closed = threading.Event()
@@ -90,14 +90,16 @@ class FlowerCoordinatorLink:
         self._pause = _POLL_S[0]
         """Between two looks. It grows over calls of `replies`: hours of training are not polled at full speed."""
         self._listeners: list[Listener] = []
-        self._open_doors(host, port, database, tls, BlobRoutes(blobs, home / "uploads"))
+        self._open_doors(host, port, database, tls, BlobRoutes(blobs, home / "uploads"), revoked)
         try:
             self._take_part(keys)
         except BaseException:
             self.close()
             raise
 
-    def _open_doors(self, host: str, port: int, database: str | Path, tls: TlsFiles, blobs: BlobRoutes) -> None:
+    def _open_doors(
+        self, host: str, port: int, database: str | Path, tls: TlsFiles, blobs: BlobRoutes, revoked: frozenset[int]
+    ) -> None:
         public, private = bind(host, port), bind("127.0.0.1", 0)
         token = secrets.token_urlsafe(32)
         self._url = f"http://127.0.0.1:{private.getsockname()[1]}"
@@ -106,8 +108,8 @@ class FlowerCoordinatorLink:
         )
         app = self._app = superlink_app(str(database), private.getsockname()[1])
         self._listeners.append(Listener(private, PrivateFront(app, token), tls=None, lifespan=True))
-        front = PublicFront(app, {"/blobs/": blobs, "/bell/": self._bells}, FLEET_ROUTES)
-        self._listeners.insert(0, Listener(public, front, tls=tls, lifespan=False))
+        self._front = PublicFront(app, {"/blobs/": blobs, "/bell/": self._bells}, FLEET_ROUTES, revoked)
+        self._listeners.insert(0, Listener(public, self._front, tls=tls, lifespan=False))
         self.port = self._listeners[0].port
 
     def _take_part(self, keys: Mapping[str, bytes]) -> None:
@@ -115,6 +117,7 @@ class FlowerCoordinatorLink:
         self._names = self._call(self._control.enrol, keys)
         self._ids = {name: node for node, name in self._names.items()}
         self._bells.hang(self._names)
+        self.members = frozenset(self._ids)
         self._take_seat()
         self._beating = threading.Thread(target=self._beat, daemon=True, name="run-heartbeat")
         self._beating.start()
@@ -148,14 +151,38 @@ class FlowerCoordinatorLink:
             self._take_seat()
             return False
 
+    def update_members(self, nodes: Mapping[str, bytes], *, revoked: frozenset[int]) -> None:
+        """Let `nodes` be the whole list of members from now on, and refuse the certificates `revoked`.
+
+        The others notice nothing. A member with a new node key is asked under it what it was asked under the old one;
+        what was asked of a member that is struck off counts as a reply, without a payload.
+
+        Raises:
+            BadConfig: a node key is none, or two members have the same; nothing has changed.
+            LinkFailed: Flower answers wrongly, again and again.
+        """
+        keys = _node_keys(nodes)
+        self._front.revoked = revoked
+        with self._lock:
+            self._names = self._call(self._control.enrol, keys)
+            before, self._ids = self._ids, {name: node for node, name in self._names.items()}
+            self._bells.hang(self._names)
+            self.members = frozenset(self._ids)
+            for message, ask in list(self._sent.items()):
+                if before.get(ask.member) != self._ids.get(ask.member):
+                    self._waiting.append(self._sent.pop(message))
+            self._pause = _POLL_S[0]
+            self._news.set()
+
     def ask(self, member: str, request: bytes) -> None:
         """Queue `request` for `member` and return at once; it is sent by `replies`, as soon as the member is online.
 
         Raises:
-            LinkFailed: `member` is unknown, the request is too long, or the link is closed.
+            MemberUnknown: `member` is not among the members, or no longer.
+            LinkFailed: the request is too long, or the link is closed.
         """
         if member not in self._ids:
-            raise LinkFailed(f"member {member!r} is unknown, the link knows {sorted(self._ids)}")
+            raise MemberUnknown(f"member {member!r} is unknown, the link knows {sorted(self._ids)}")
         if len(request) > MAX_MESSAGE_BYTES:
             raise LinkFailed(f"a request of {len(request)} bytes, at most {MAX_MESSAGE_BYTES}")
         if self._closed.is_set():
@@ -190,7 +217,8 @@ class FlowerCoordinatorLink:
             if self._keep_seat():
                 raise
         coming, self._coming = self._coming, []
-        return [reply for parcel, ask in coming if (reply := self._receive(parcel, ask)) is not None] + self._expired()
+        found = [reply for parcel, ask in coming if (reply := self._receive(parcel, ask)) is not None]
+        return found + self._expired() + self._struck_off()
 
     def _advance(self) -> None:
         if self._waiting or (self._sent and time.monotonic() > self._look_again):
@@ -214,6 +242,11 @@ class FlowerCoordinatorLink:
             self._coming = [pair for pair in self._coming if pair[1].deadline > now]
         return [Reply(ask.member, ask.digest, None, "expired") for ask in gone]
 
+    def _struck_off(self) -> list[Reply]:
+        gone = [ask for ask in self._waiting if ask.member not in self._ids]
+        self._waiting = [ask for ask in self._waiting if ask.member in self._ids]
+        return [Reply(ask.member, ask.digest, None, "struck off") for ask in gone]
+
     def _recall(self, online: Mapping[int, str]) -> None:
         """Take back what was sent to a node that has come online since: its process may have died with the request."""
         for message, ask in list(self._sent.items()):
@@ -221,7 +254,7 @@ class FlowerCoordinatorLink:
                 self._waiting.append(self._sent.pop(message))
 
     def _send_waiting(self, online: Mapping[int, str]) -> None:
-        for ask in [ask for ask in self._waiting if self._ids[ask.member] in online]:
+        for ask in [ask for ask in self._waiting if self._ids.get(ask.member) in online]:
             left = max(1.0, ask.deadline - time.monotonic())
             try:
                 message = self._call(self._seat.push, self._ids[ask.member], ask.request, left)

@@ -19,38 +19,54 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SERIAL = "fl_alliance.certificate_serial"
+"""Key of a request's scope: serial number of the client's certificate, which `serving.Listener` puts there."""
+REASON = "fl-alliance-refused"
+"""Header of a refusal that ends the caller's service here."""
+
 MAX_FLEET_BODY = MAX_MESSAGE_BYTES + (128 << 10)
 """Bytes of one fleet request: a message's payload with its wrapping."""
 
 
-async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(
+    status: int, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str] | None = None
+) -> None:
     # The body is not read: the connection closes instead.
-    await Response(status_code=status, headers={"connection": "close"})(scope, receive, send)
+    await Response(status_code=status, headers={"connection": "close", **(headers or {})})(scope, receive, send)
 
 
-def _body_length(scope: Scope) -> int | None:
+def body_length(scope: Scope) -> int | None:
+    """Return the one `content-length` of a request, None without it."""
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None
 
 
 class PublicFront:
-    """The door to the institutions: Flower's whole app, of which `routes` are open, and `own` apps by path prefix."""
+    """The door to the institutions: Flower's whole app, of which `routes` are open, and `own` apps by path prefix.
 
-    def __init__(self, fleet: App, own: Mapping[str, App], routes: frozenset[str]) -> None:
+    Certificates whose serial number is in `revoked` are refused, also on connections that are open already.
+    """
+
+    def __init__(
+        self, fleet: App, own: Mapping[str, App], routes: frozenset[str], revoked: frozenset[int] = frozenset()
+    ) -> None:
+        self.revoked = revoked
         self._fleet = fleet
         self._own = dict(own)
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer 404, 411 (no length) or 413 (too long) without reading its body."""
+        """Let a request through, or answer 403 (certificate), 404, 411 (no length), 413 (too long), its body unread."""
         if scope["type"] != "http":
             return
         own = next((app for prefix, app in self._own.items() if scope["path"].startswith(prefix)), None)
-        if own is not None:
+        if scope.get(SERIAL) is None or scope[SERIAL] in self.revoked:
+            await _refuse(403, scope, receive, send, {REASON: "certificate revoked"})
+        elif own is not None:
             await own(scope, receive, send)
         elif scope["path"] not in self._routes or scope["method"] != "POST":
             await _refuse(404, scope, receive, send)
-        elif (length := _body_length(scope)) is None:
+        elif (length := body_length(scope)) is None:
             await _refuse(411, scope, receive, send)
         elif length > MAX_FLEET_BODY:
             await _refuse(413, scope, receive, send)

@@ -17,14 +17,16 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fl_alliance.errors import AllianceError, BadConfig, ClockSkew, LinkFailed
+from fl_alliance.errors import AllianceError, BadConfig, CertificateRefused, ClockSkew, LinkFailed
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 from fl_alliance.transport.flower.bells import Ear
 from fl_alliance.transport.flower.blobs import HttpBlobs
 from fl_alliance.transport.flower.bundle import installed_bundle
+from fl_alliance.transport.flower.front import REASON
 from fl_alliance.transport.flower.internals.fleet import Fleet
 from fl_alliance.transport.flower.internals.wire import HANDLER_RAISED, REFUSED_BUNDLE, Note, Parcel
 from fl_alliance.transport.flower.tls import TlsFiles
+from fl_alliance.transport.proxy import https_client
 
 log = structlog.get_logger()
 Handler = Callable[[bytes], bytes]
@@ -58,8 +60,8 @@ class FlowerInstitutionLink:
         state.mkdir(parents=True, exist_ok=True)
         os.environ["FLWR_HOME"] = str(state / "flwr")
         self._bundle = installed_bundle()
-        self._kept = state / "node-id"
-        self._http = httpx.Client(verify=tls.client_context(), timeout=30.0, follow_redirects=False)
+        self._kept, self._tls = state / "node-id", tls
+        self._http = https_client(address, tls.client_context(), timeout=30.0)
         self._url = f"https://{address}"
         self._fleet = Fleet(self._http, self._url, _load_key(node_key))
         self._node: int | None = None
@@ -75,6 +77,9 @@ class FlowerInstitutionLink:
 
         Runs on while the coordinator is away, for however long. An exception of `handler` is logged here; the
         coordinator learns the name of its type. `keep_going` is asked twice a second, but not while `handler` runs.
+
+        Raises:
+            CertificateRefused: the certificate was revoked or has expired; calling on would change nothing.
         """
         stop, ear = threading.Event(), Ear(self._http, self._url)
         beating = threading.Thread(target=self._beat, args=(stop,), daemon=True, name="node-heartbeat")
@@ -93,6 +98,7 @@ class FlowerInstitutionLink:
                         pause = min(1.3 * pause, _POLL_S[1])
                         self._rest(ear, pause, keep_going)
                 except httpx.HTTPError as error:
+                    self._require_welcome(error)
                     failures += 1
                     self._recover(error, failures, keep_going)
         finally:
@@ -197,6 +203,15 @@ class FlowerInstitutionLink:
             time.sleep(min(0.2, max(0.0, end - time.monotonic())))
         # Come back by heartbeat: a coordinator that was away has this node offline, or does not know it.
         self._node = None
+
+    def _require_welcome(self, error: httpx.HTTPError) -> None:
+        """Raise what ends the service: this certificate counts no longer, by its date or the coordinator's answer."""
+        if isinstance(error, httpx.HTTPStatusError) and REASON in error.response.headers:
+            raise CertificateRefused(
+                "the coordinator answers: certificate revoked; this institution was removed, or its keys were renewed: "
+                "install the new membership, or ask the admin"
+            )
+        self._tls.require_valid()
 
     def _leave(self, node: int) -> None:
         with contextlib.suppress(httpx.HTTPError):

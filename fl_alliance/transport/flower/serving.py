@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import socket
 import ssl
@@ -10,8 +12,10 @@ import time
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from fl_alliance.errors import LinkFailed
+from fl_alliance.transport.flower.front import SERIAL, App, Receive, Scope, Send
 from fl_alliance.transport.flower.tls import TlsFiles
 
 _START_S = 30.0
@@ -21,18 +25,40 @@ _STOP_S = 1
 logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith("Cancel 0 running"))
 
 
-class Listener:
-    """Serves `app`. With `tls`, only clients whose certificate the alliance's CA signed finish the handshake."""
+class _Peer(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
+    """uvicorn tells an app nothing of the client's certificate: its serial number goes into each request's scope."""
 
-    def __init__(self, sock: socket.socket, app: Any, *, tls: TlsFiles | None, lifespan: bool) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        shown = transport.get_extra_info("peercert") or {}
+        serial = int(shown["serialNumber"], 16) if "serialNumber" in shown else None
+        app: App = self.app  # type: ignore[has-type]
+        self.app = functools.partial(_with_serial, app, serial)
+
+
+async def _with_serial(app: App, serial: int | None, scope: Scope, receive: Receive, send: Send) -> None:
+    await app({**scope, SERIAL: serial}, receive, send)
+
+
+class Listener:
+    """Serves `app`. With `tls`, only clients whose certificate the alliance's CA signed finish the handshake.
+
+    Without `client_certificates` anybody does. At most `connections` at once, None: as many as come.
+    """
+
+    def __init__(
+        self, sock: socket.socket, app: Any, *, tls: TlsFiles | None, lifespan: bool,
+        client_certificates: bool = True, connections: int | None = None,
+    ) -> None:  # fmt: skip
         self.port: int = sock.getsockname()[1]
         options: dict[str, Any] = {}
         if tls is not None:
             options = {"ssl_ca_certs": str(tls.ca), "ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
-            options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+            options["ssl_cert_reqs"] = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
         config = uvicorn.Config(
             app, lifespan="on" if lifespan else "off", log_level="warning", log_config=None, access_log=False,
-            ws="none", server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=_STOP_S, **options,
+            http=_Peer, ws="none", server_header=False, proxy_headers=False, limit_concurrency=connections,
+            timeout_keep_alive=75, timeout_graceful_shutdown=_STOP_S, **options,
         )  # fmt: skip
         self._sock = sock
         self._server = uvicorn.Server(config)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_alliance.errors import BadConfig
+from cryptography import x509
+
+from fl_alliance.errors import BadConfig, CertificateRefused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,19 @@ class TlsFiles:
     ca: Path
     certificate: Path
     key: Path
+
+    def require_valid(self) -> None:
+        """Return if the party's certificate is valid today.
+
+        Raises:
+            CertificateRefused: it is not; the text has both dates.
+        """
+        shown = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        if not shown.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) <= shown.not_valid_after_utc:
+            dates = f"{shown.not_valid_before_utc:%Y-%m-%d} to {shown.not_valid_after_utc:%Y-%m-%d}"
+            raise CertificateRefused(
+                f"certificate of {shown.subject.rfc4514_string()}: valid {dates}: run `institution rotate`"
+            )
 
     def client_context(self) -> ssl.SSLContext:
         """Return a context that trusts the alliance's CA alone and shows the party's certificate.

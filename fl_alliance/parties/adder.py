@@ -39,6 +39,10 @@ class UploadAdder:
         self._size = 0
         self._added: dict[str, BlobRef] = {}
 
+    def expect(self) -> None:
+        """Be ready: uploads are to come."""
+        self._worker.get_ready(1)
+
     def arrived(self, member: str, upload: BlobRef) -> None:
         """Add an upload that may be in the next `total`. What is wrong with it shows there."""
         try:
@@ -70,8 +74,9 @@ class UploadAdder:
             return self._total(uploads)
 
     def close(self) -> None:
-        """End the worker; a later call starts another."""
+        """End the workers; a later call starts others."""
         self._forget()
+        self._worker.close()
 
     def _total(self, uploads: Mapping[str, BlobRef]) -> bytes:
         sizes = {member: self._slots_of(member, upload) for member, upload in sorted(uploads.items())}

@@ -49,6 +49,9 @@ log = structlog.get_logger()
 class Adder(Protocol):
     """Adds uploads that are in the blob store."""
 
+    def expect(self) -> None:
+        """Be ready: uploads are to come."""
+
     def arrived(self, member: str, upload: BlobRef) -> None:
         """Begin to add an upload."""
 
@@ -184,6 +187,8 @@ class Coordinator:
             self._tell(_progress_line(state, event))
         if isinstance(event, machine.Answered) and isinstance(event.signed.answer, m.SealedUpdate):
             self._adder.arrived(event.member, event.signed.answer.upload)
+        elif isinstance(state, machine.Gathering) and state.awaits is m.SealedUpdate:
+            self._adder.expect()
         self._run_effects(effects)
 
     def _mind_the_time(self, phase_started: float) -> None:

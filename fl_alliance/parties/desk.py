@@ -110,6 +110,7 @@ class InstitutionDesk:
         performance: Performance = ISOLATED,
     ) -> None:
         self._performance = performance
+        self._ciphers: CipherWorker | None = None
         self._name, self._identity, self._jobs, self._blobs = name, identity, jobs, blobs
         self._accounts, self._new_trainer, self._public = accounts, trainer, public_documents
         self._plan: TrainingPlan | None = None
@@ -160,6 +161,8 @@ class InstitutionDesk:
         """Forget the secrets and updates of the job."""
         self._wrap_private = self._key = self._key_bytes = self._secrets = self._update = self._context = None
         self._publics, self._pairs, self._total, self._trainer = {}, {}, b"", None
+        if self._ciphers is not None:
+            self._ciphers.close()
         self._trained, self._changed = b"", {}
 
     def do(self, work: machine.Work, *, again: bool = False) -> object:
@@ -213,7 +216,9 @@ class InstitutionDesk:
 
     @property
     def _worker(self) -> CipherWorker:
-        return CipherWorker(self._parameters, self._performance)
+        if self._ciphers is None:
+            self._ciphers = CipherWorker(self._parameters, self._performance)
+        return self._ciphers
 
     @property
     def _model(self) -> Trainer:
@@ -338,6 +343,7 @@ class InstitutionDesk:
         upload = self._worker.seal(masked, key=self._alliance_key)
         self._update = None
         self._remember("update", None)
+        self._worker.get_ready(2)  # to add again and to open, while the others' updates are on their way
         ref = blob_ref(upload)
         self._blobs.put(ref, [upload])
         return ref

@@ -1,9 +1,9 @@
 """Cipher work on foreign bytes, in worker processes under a memory limit: what they break is theirs.
 
-A worker is a new interpreter (never a fork: SEAL's threads and the caller's model stay out of it), started for one
-sum, one opening or one key and ended with it. It gets parameters and one end of a socket pair. A key goes over that,
-never by argument, environment or disk, and never to a worker that adds foreign uploads. Its answers are bounded in
-length and never unpickled. Crash, exhausted memory and hang become errors of the caller:
+A worker is a new interpreter (never a fork: SEAL's threads and the caller's model stay out of it), for one sum, one
+opening or one key and ended with it; one that is started ahead knows only the parameters until then. A key goes over
+one end of a socket pair, never by argument, environment or disk, and never to a worker that adds foreign uploads. Its
+answers are bounded in length and never unpickled. Crash, exhausted memory and hang become errors of the caller:
 
     WrongCipher   the worker died, ran out of memory or out of time over foreign bytes
     StoreFailed   it can't be started, was killed from outside, or died over bytes of our own
@@ -63,7 +63,7 @@ _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT,
 
 
 class CipherWorker:
-    """The work of `cipher` for one sum's parameters, done elsewhere. Holds no process between calls."""
+    """The work of `cipher` for one sum's parameters, done elsewhere. It holds no process but those of `get_ready`."""
 
     def __init__(
         self,
@@ -73,6 +73,22 @@ class CipherWorker:
         command: Sequence[str] = _COMMAND,
     ) -> None:
         self._parameters, self._performance, self._command = parameters, performance, tuple(command)
+        self._ready: list[_Process] = []
+
+    def get_ready(self, works: int) -> None:
+        """Start the workers of the next `works` sums or openings ahead: their start takes longer than most of those.
+
+        Nobody waits for them, and nothing is said if they can't be started: who needs one then hears of it.
+        """
+        wanted = works * self._performance.processes
+        with contextlib.suppress(StoreFailed):
+            while len(self._ready) < wanted:
+                self._ready.append(_Process(self._command, self._parameters, self._performance))
+
+    def close(self) -> None:
+        """End the workers that were started ahead; a later call starts others."""
+        while self._ready:
+            self._ready.pop().close()
 
     def running_sum(self, slots: int) -> RunningSum:
         """Return an empty sum, to be closed. Its workers start with the first upload and have no key."""
@@ -129,6 +145,10 @@ class CipherWorker:
         return [self._start() for _ in range(max(1, min(self._performance.processes, most)))]
 
     def _start(self) -> _Process:
+        while self._ready:
+            if (ready := self._ready.pop(0)).running:
+                return ready
+            ready.close()
         return _Process(self._command, self._parameters, self._performance)
 
     def _divided(self, what: bytes, chunks: list[bytes], key: AllianceKey, largest: int) -> list[bytes]:
@@ -235,6 +255,11 @@ class _Process:
     def alive(self) -> bool:
         """Whether it was not ended."""
         return self._end.alive
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended by itself either."""
+        return self._process.poll() is None
 
     def request(self, what: bytes, body: bytes = b"", *, foreign: str = "") -> None:
         """Have a request done that gives nothing. `foreign` names the bytes whose fault an end would be."""

@@ -77,6 +77,21 @@ def test_without_any_poll_each_request_and_each_reply_is_heard(
             assert [reply.payload for reply in found[-1:]] == [number]
 
 
+def test_who_can_hear_the_bell_does_not_look_again_and_again(
+    link: FlowerCoordinatorLink, party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(institution, "_QUIET_S", NEVER)
+    looks: list[int] = []
+    with Listener(link, party, tmp_path / "state") as listener:
+        look = listener._fleet.next
+        monkeypatch.setattr(listener._fleet, "next", lambda node: looks.append(node) or look(node))
+        link.ask("listener", b"1")
+        assert len(all_replies(link, 1)) == 1
+        before = len(looks)
+        assert link.replies(1.0) == []
+        assert len(looks) - before <= 2, "one after the answer, and one for a ring that came with it"
+
+
 def test_a_ring_that_is_lost_costs_time_only(
     link: FlowerCoordinatorLink, party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +157,7 @@ def test_a_ring_before_the_wait_is_heard_too() -> None:
         app.ring(NODE)
         return (await asked(app, f"/bell/{NODE}?seen={seen}")).text != seen
 
-    assert asyncio.run(story())
+    assert asyncio.run(asyncio.wait_for(story(), bells.HOLD_S / 2))
 
 
 def test_everybody_is_let_go_at_the_end_and_nobody_is_held_after_it() -> None:

@@ -224,7 +224,7 @@ class Coordinator:
         try:
             self._link.ask(ask.member, self._request(ask))
         except MemberUnknown as error:  # struck off in the middle of a job: its deadline passes, as of one who is away
-            log.warning("not_asked", member=ask.member, reason=str(error))
+            log.warning("not_asked", member=ask.member, error=error)
 
     def _request(self, ask: machine.Ask) -> bytes:
         """Return the signed bytes: the same each time, for Ed25519 is deterministic."""

@@ -86,8 +86,8 @@ class JoinDoor:
         return {
             ("GET", "/join/roots"): lambda _: encode(roster.roots_of(self._home)),
             ("POST", "/join/request"): self._request,
-            ("POST", "/join/renew"): self._noting("member_renewed", lambda body: roster.renew(self._home, body)),
-            ("POST", "/join/leave"): self._noting("member_left", lambda body: roster.leave(self._home, body)),
+            ("POST", "/join/renew"): self._noting("renewed", lambda body: roster.renew(self._home, body)),
+            ("POST", "/join/leave"): self._noting("left", lambda body: roster.leave(self._home, body)),
         }
 
     def _request(self, body: bytes) -> bytes:
@@ -97,7 +97,7 @@ class JoinDoor:
     def _noting(self, what: str, act: Callable[[bytes], BaseModel]) -> Route:
         def route(body: bytes) -> bytes:
             answer = encode(act(body))
-            log.info(what)
+            log.info("member_changed", kind=what)
             self._changed()
             return answer
 
@@ -105,7 +105,7 @@ class JoinDoor:
 
 
 def _refusal(error: AllianceError) -> bytes:
-    log.info("join_refused", error=type(error).__name__, reason=str(error))
+    log.info("join_refused", error=error)
     return encode(JoinRefusal(error=type(error).__name__, reason=str(error)[:400]))
 
 
@@ -135,7 +135,7 @@ class Watch:
             try:
                 self._look()
             except (AllianceError, OSError) as error:  # a file that was just struck off, a link that is busy: again
-                log.warning("members_not_told", error=type(error).__name__, reason=str(error))
+                log.warning("members_not_told", error=error)
             self._wake.wait(LOOK_SECONDS)
 
     def _look(self) -> None:

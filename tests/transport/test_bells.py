@@ -209,3 +209,21 @@ def test_a_restarted_coordinator_s_bells_ring_for_who_waited_at_the_old_ones() -
     seen = asyncio.run(asked(old, f"/bell/{NODE}")).text
     heard = asyncio.run(asyncio.wait_for(asked(new, f"/bell/{NODE}?seen={seen}"), bells.HOLD_S / 2)).text
     assert heard != seen
+
+
+def test_a_change_of_members_leaves_who_waits_waiting_and_lets_go_who_was_struck_off() -> None:
+    app = Bells(lambda: None)
+    app.hang([NODE, 8])
+
+    async def story() -> None:
+        seen = {node: (await asked(app, f"/bell/{node}")).text for node in (NODE, 8)}
+        stays, gone = (asyncio.ensure_future(asked(app, f"/bell/{node}?seen={seen[node]}")) for node in (NODE, 8))
+        await asyncio.sleep(0.05)
+        app.hang([NODE, 9])
+        assert (await gone).text == ""
+        assert not stays.done()
+        app.ring(NODE)
+        assert int((await stays).text) == int(seen[NODE]) + 1
+        assert (await asked(app, "/bell/8")).status_code == 404
+
+    asyncio.run(asyncio.wait_for(story(), bells.HOLD_S / 2))

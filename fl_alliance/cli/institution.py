@@ -18,12 +18,15 @@ def institution_join(
     home: Folder,
     code: Annotated[str, typer.Argument(help="The line that the alliance's admin gave you.")],
     wait: Annotated[bool, typer.Option(help="Wait until the admin has admitted you.")] = True,
+    like: Annotated[
+        Path | None, typer.Option(help="Your folder in another alliance: its identity key and its ledger are kept.")
+    ] = None,
 ) -> None:
     """Make every key on site, ask to be admitted, and pin the alliance. Run it again to go on."""
     from fl_alliance.parties.join import join
     from fl_alliance.parties.join_words import JoinCode
 
-    if join(home, JoinCode.parse(code), tell=tell, wait=wait):
+    if join(home, JoinCode.parse(code), like=like, tell=tell, wait=wait):
         say(f"fill in {home / 'institution.toml'}, then: institution sign-policy, institution doctor, institution run")
 
 

@@ -60,6 +60,8 @@ class DataConfig(_Config):
     name: Name
     """The data set's name in the ledger; its file may not change under the same name."""
     path: Path
+    ledger: Path = Path("ledger.jsonl")
+    """The data set's ledger. The folders of one institution in several alliances name the same one: one budget."""
     unit_column: str
     prompt_column: str | None = None
     answer_column: str | None = None

@@ -35,7 +35,7 @@ from fl_alliance.errors import (
 )
 from fl_alliance.evidence.keys import AllianceRoot, IdentityKey
 from fl_alliance.parties import setup
-from fl_alliance.parties.config import Whereabouts, load
+from fl_alliance.parties.config import InstitutionConfig, Whereabouts, load
 from fl_alliance.parties.files import only_process, read_file, write_atomically
 from fl_alliance.parties.join_words import (
     MAX_JOIN_BYTES,
@@ -147,23 +147,26 @@ def join(
     home: Path,
     code: JoinCode,
     *,
+    like: Path | None = None,
     tell: Tell = lambda _: None,
     wait: bool = True,
     pause: Callable[[float], object] = time.sleep,
 ) -> bool:
     """Join as `code` says, or go on with it; return whether the membership is pinned (False: not admitted yet).
 
-    With `wait` it asks until the admin has decided, also while the coordinator is away.
+    With `wait` it asks until the admin has decided, also while the coordinator is away. `like`: the institution's
+    folder in another alliance, whose identity key and ledger it keeps; all other keys are new.
 
     Raises:
         JoinRefused: the door says no, or shows other roots (`RootsDiffer`).
-        BadConfig: the folder is another institution's.
+        BadConfig: the folder is another institution's, or `like` is.
         LinkFailed: without `wait`, the coordinator can't be reached.
     """
+    ledger = None if like is None else _ledger_of(like)  # before anything is made
     home.mkdir(parents=True, exist_ok=True)
     with only_process(home):
         keys, address = Keys(home), f"{code.host}:{code.port}"
-        request = _own_request(home, code.name)
+        request = _own_request(home, code.name, like)
         with Door(address, None) as stranger:
             roots = stranger.roots()
         if roots.fingerprint != code.roots:
@@ -177,7 +180,7 @@ def join(
         tell(f"key fingerprint {fingerprint_of(request)}: tell it to the admin and to your partners by phone")
         with Door(address, roots.tls_root) as door:
             answer = _asked(door, encode(offer), wait=wait, tell=tell, pause=pause)
-        _configure(home, roots.alliance, answer, address)
+        _configure(home, roots.alliance, answer, address, ledger)
         if answer.membership is None:
             tell("not admitted yet: run the same command again to go on")
             return False
@@ -186,14 +189,22 @@ def join(
         return True
 
 
-def _own_request(home: Path, name: str) -> JoinRequest:
+def _own_request(home: Path, name: str, like: Path | None) -> JoinRequest:
     keys = Keys(home)
     if not keys.identity.exists():
-        return setup.institution_init(home, name=name)
+        return setup.institution_init(home, name=name, identity=None if like is None else _identity_of(like, name))
     request = read_request(keys.request)
     if request.name != name:
         raise BadConfig(f"{home}: holds the keys of {request.name}, the code is for {name}: name a new folder")
     return request
+
+
+def _identity_of(home: Path, name: str) -> IdentityKey:
+    """Return the identity key in `home`; a ledger belongs to one name and one key (BadConfig: the name is another)."""
+    known = read_request(Keys(home).request).name
+    if known != name:
+        raise BadConfig(f"{home}: is of {known}, the code is for {name}: ask the admin for a code for {known}")
+    return IdentityKey.load(Keys(home).identity)
 
 
 def _asked(door: Door, offer: bytes, *, wait: bool, tell: Tell, pause: Callable[[float], object]) -> JoinAnswer:
@@ -226,14 +237,21 @@ def install(home: Path, membership: Membership, roots: AllianceRoots) -> None:
     setup.institution_install(home, membership)
 
 
-def _configure(home: Path, alliance: str, answer: JoinAnswer, door: str) -> None:
+def _configure(home: Path, alliance: str, answer: JoinAnswer, door: str, ledger: Path | None) -> None:
     """Write institution.toml, where there is none: what is known, and TODO where a person must fill it in."""
     path = home / "institution.toml"
     if path.exists():
         return
     known = {"name": answer.name, "alliance": alliance, "coordinator": answer.coordinator, "join_door": door}
     text = "".join(f"{field} = {json.dumps(value)}\n" for field, value in known.items()) + _TO_FILL_IN
+    if ledger is not None:
+        text += f"ledger = {json.dumps(str(ledger))}    # the same in each alliance: one data set, one budget\n"
     write_atomically(path, text.encode())
+
+
+def _ledger_of(home: Path) -> Path:
+    config: InstitutionConfig = load(InstitutionConfig, home / "institution.toml")
+    return (home / config.data.ledger).resolve()
 
 
 _TO_FILL_IN = """model_folder = "TODO"            # folder of the base model, as the admin names it

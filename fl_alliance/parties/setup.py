@@ -159,8 +159,10 @@ def renew_server_certificate(home: Path) -> bool:
     return True
 
 
-def institution_init(home: Path, *, name: str) -> JoinRequest:
+def institution_init(home: Path, *, name: str, identity: IdentityKey | None = None) -> JoinRequest:
     """Make every key of an institution in its folder and return the public halves.
+
+    `identity`: the key that it has already, in another alliance.
 
     Raises:
         BadConfig: the folder already holds an institution, or the name is the coordinator's.
@@ -169,7 +171,7 @@ def institution_init(home: Path, *, name: str) -> JoinRequest:
     _must_be_new(keys.identity)
     if name == COORDINATOR:
         raise BadConfig(f"name: {name!r} is the coordinator's own name, choose another")
-    identity, tls_key = IdentityKey.generate(), pki.new_key()
+    identity, tls_key = identity or IdentityKey.generate(), pki.new_key()
     node_private, node_public = pki.openssh_pair(pki.new_key())
     request = JoinRequest(
         name=name,

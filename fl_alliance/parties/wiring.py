@@ -308,13 +308,8 @@ def house_plans(home: Path) -> HousePlans:
     """
     identity = IdentityKey.load(setup.Keys(home).identity)
     policy = own_policy(home, identity)
-    ledger = LedgerFile(
-        home / "ledger.jsonl",
-        public_key=identity.public,
-        institution=policy.institution,
-        dataset=policy.dataset,
-    )
-    return HousePlans(home, policy, ledger.read())
+    config = load(InstitutionConfig, home / "institution.toml")
+    return HousePlans(home, policy, ledger_file(home, config, identity).read())
 
 
 def own_policy(home: Path, identity: IdentityKey) -> InstitutionPolicy:
@@ -384,7 +379,7 @@ def run_institution(home: Path, *, keep_going: Callable[[], bool], tell: Tell = 
 def ledger_file(home: Path, config: InstitutionConfig, identity: IdentityKey) -> LedgerFile:
     """Return the ledger of the institution's data set."""
     return LedgerFile(
-        home / "ledger.jsonl", public_key=identity.public, institution=config.name, dataset=config.data.name
+        home / config.data.ledger, public_key=identity.public, institution=config.name, dataset=config.data.name
     )
 
 

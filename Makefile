@@ -39,8 +39,9 @@ types: $(STAMP)
 arrows: $(STAMP)
 	$(BIN)/lint-imports
 
+# Two at a time, a file as a whole: what a file's tests share is made once.
 tests: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

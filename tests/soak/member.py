@@ -42,12 +42,11 @@ def determine(member: str) -> None:
     noise, rounding = Stream(member, "noise"), Stream(member, "rounding")
     do = InstitutionDesk.do
 
-    def begins_anew(desk: InstitutionDesk, work: machine.Work) -> object:
+    def begins_anew(desk: InstitutionDesk, work: machine.Work, *, again: bool = False) -> object:
         if isinstance(work, machine.Train):
             noise.begin(work.round)
-        if isinstance(work, machine.Seal):
             rounding.begin(work.round)
-        return do(desk, work)
+        return do(desk, work, again=again)
 
     InstitutionDesk.do = begins_anew  # type: ignore[method-assign]
     session.SecretRandom = lambda: SecretRandom._from(noise)  # type: ignore[assignment,misc]

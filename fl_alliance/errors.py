@@ -16,6 +16,9 @@
     |   `-- PlanDeclined            the institution declined the plan
     |-- LedgerBroken                the privacy ledger fails its own verification
     |   `-- LedgerRolledBack        the ledger is older than a head that was seen outside
+    |-- LogBroken                   the coordinator's transparency log does not hold what it must
+    |   |-- LogForked               its history is not the one that was seen before, or that others saw
+    |   `-- NotInLog                it lacks what the coordinator relies on
     |-- SumRefused                  what should be the sum is not the sum of the signed uploads
     |   |-- BadUpload               one member's upload can't be added, the others' can
     |   |-- WrongCipher             made with other parameters, size or library version
@@ -108,6 +111,18 @@ class LedgerBroken(AllianceError):
 
 class LedgerRolledBack(LedgerBroken):
     """The local ledger is older than a head that was seen outside the house."""
+
+
+class LogBroken(AllianceError):
+    """The coordinator's transparency log does not hold what it must."""
+
+
+class LogForked(LogBroken):
+    """The log's history is not the one that was seen before, or that others saw."""
+
+
+class NotInLog(LogBroken):
+    """The log lacks what the coordinator relies on."""
 
 
 class SumRefused(AllianceError):

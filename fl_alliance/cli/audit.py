@@ -24,6 +24,18 @@ def audit_verify(
     say("the evidence holds")
 
 
+@app.command("compare")
+def audit_compare(
+    folders: Annotated[list[Path], typer.Argument(help="Evidence folders, of whichever institutions and jobs.")],
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+) -> None:
+    """Verify several evidence folders, and that the coordinator showed one history to all of them, offline."""
+    from fl_alliance.parties.auditor import compare_evidence
+
+    compare_evidence(folders, root=root, say=say)
+    say("one history: the coordinator showed the same log to all of them")
+
+
 @app.command("empirical")
 def audit_empirical(
     home: Folder,

@@ -9,6 +9,7 @@
     (7) rounds       a chained record for each round, a charge for each record, no charge that is not the plan's
     (8) messages     every member's signature; uploads, ledger heads, sum and adapter are the record's; a quorum voted
     (9) epsilon      recomputed from the ledger by two accountants; equals the report, within every cap
+    (10) log         plan, members, records and ledger heads are in the coordinator's log, which only grew
 
 Not checked, since no paper can show it: that the institution trained on the data set it names, with the noise it
 charged; that the root key belongs to whom it says (compare the fingerprint by another way); that `report.html`, whose
@@ -18,7 +19,7 @@ bytes the manifest covers, words the signed report faithfully; what lies outside
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,7 @@ from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_approval, open_document
+from fl_alliance.parties.audit_log import LEAVES, LOG, Logged, SeenLog, check_log, compare_logs
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import (
     charges_of,
@@ -87,6 +89,8 @@ class Findings:
     upload_bytes: int
     """Length of the institution's upload in the last round."""
     adapter_digest: str
+    log_entries: int
+    """Of the coordinator's log, up to the last checkpoint."""
 
 
 def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None]) -> Findings:
@@ -100,6 +104,22 @@ def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None
     if not folder.is_dir():
         raise EvidenceRefused(f"step 1, {MANIFEST}: {folder} is not a folder")
     return _Audit(folder, say).run(root)
+
+
+def compare_evidence(folders: Sequence[Path], *, root: str | None, say: Callable[[str], None]) -> None:
+    """Verify each evidence folder, and that all of them show one history of the coordinator's log.
+
+    Raises:
+        EvidenceRefused: a folder does not hold; or two are of different alliances, or show two histories.
+    """
+    logs, roots = [], set()
+    for folder in folders:
+        say(f"{folder}:")
+        roots.add(verify_evidence(folder, root=root, say=say).root)
+        logs.append(SeenLog(folder, (folder / LOG / LEAVES).read_bytes()))
+    if len(roots) > 1:
+        raise EvidenceRefused(f"step 2, {ROOT}: the folders are of different alliances, with roots {sorted(roots)}")
+    compare_logs(logs, say)
 
 
 class _Audit:
@@ -117,8 +137,9 @@ class _Audit:
         self._approvals(plan_digest, policy)
         ledger = self._ledger(policy, signer)
         records = self._rounds(members, plan, plan_digest, ledger)
-        self._messages(members, plan, records)
+        address = self._messages(members, plan, records)
         report, costs = self._epsilon(plan, plan_digest, policy, ledger, records, signer)
+        entries = self._log(plan, address, len(records))
         return Findings(
             institution=institution,
             alliance=plan.alliance,
@@ -133,6 +154,7 @@ class _Audit:
             costs=costs,
             upload_bytes={upload.member: upload.length for upload in records[-1].uploads}[institution],
             adapter_digest=report.adapter_digest,
+            log_entries=entries,
         )
 
     # (1) Every file is listed in the manifest, unchanged, and a plain file. Whose key signed it: step 3.
@@ -252,7 +274,7 @@ class _Audit:
         return tuple(records)
 
     # (8) The institutions' own signatures say the same as the coordinator's records.
-    def _messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> None:
+    def _messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> Address:
         keys = {member.name: public_key_of(member.identity) for member in members.members}
         address = Address(me=members.coordinator.name, coordinator=members.coordinator.name, keys=keys)
         count = check_key_messages(plan, self._evidence("keys/messages", address))
@@ -262,6 +284,7 @@ class _Audit:
         self._say(
             f"(8) messages: {count} signed by institutions, they agree with the records; a quorum voted each time"
         )
+        return address
 
     # (9) Recompute epsilon from the events; do not read it from the report.
     def _epsilon(
@@ -298,13 +321,32 @@ class _Audit:
         )
         return report, costs
 
+    # (10) The coordinator's log holds what the job relied on, as the institution and every other member were shown it.
+    def _log(self, plan: TrainingPlan, address: Address, rounds: int) -> int:
+        where = [f"rounds/{number:04d}" for number in range(1, rounds + 1)]
+        with _step(10, LOG):
+            logged = Logged(
+                alliance=plan.alliance,
+                job=plan.job,
+                address=address,
+                members=self._read(MEMBERS),
+                plan=self._read(PLAN),
+                records=[self._read(f"{name}/record.dsse.json") for name in where],
+                messages=[self._files(f"{name}/messages") for name in where],
+            )
+            entries = check_log(self._files(LOG), logged)
+        self._say(f"(10) log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
+        return entries
+
+    def _files(self, where: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted((self._folder / where).glob("*"))}
+
     def _read(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()
 
     def _evidence(self, where: str, address: Address) -> Evidence:
-        folder = self._folder / where
         with _step(8, where):
-            files = {path.name: path.read_bytes() for path in sorted(folder.glob("*"))}
+            files = self._files(where)
         return Evidence(where=where, address=address, files=files)
 
 

@@ -11,7 +11,7 @@ import base64
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -28,11 +28,13 @@ from fl_alliance.errors import (
     OutOfOrder,
 )
 from fl_alliance.evidence.keys import IdentityKey
-from fl_alliance.evidence.sign import sign_document
+from fl_alliance.evidence.log import head_entry, members_entry, plan_entry, record_entry
+from fl_alliance.evidence.sign import open_document, sign_document
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.logs import about
 from fl_alliance.parties.mail import Address, read_answer, write_request
+from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.parties.watch import NOBODY, CoordinatorWatch
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
@@ -77,6 +79,7 @@ class Coordinator:
         adder: Adder,
         folder: Path,
         heads: SeenHeads,
+        transparency: CoordinatorLog,
         tell: Callable[[str], None] = lambda _: None,
         ask_again_seconds: float = 90.0,
         ask_again_at_most: float = 900.0,
@@ -100,6 +103,7 @@ class Coordinator:
         self._journal, self._link, self._blobs, self._adder = journal, link, blobs, adder
         self._folder, self._heads, self._tell = folder, heads, tell
         self._ask_again, self._ask_again_at_most, self._between = ask_again_seconds, ask_again_at_most, between
+        self._log = transparency
         self._farewell_seconds, self._clock, self._watch = farewell_seconds, clock, watch
         self._cancelled, self._stopping = cancelled, stopping
         self._longest, self._longest_keys = longest_answer(job.plan), longest_wrapped_keys(job.plan)
@@ -161,11 +165,18 @@ class Coordinator:
         try:
             sender, answer = read_answer(self._address, reply.payload)
             self._require_short(answer, len(reply.payload))
-            self._heads.note(sender, answer, reply.payload)  # also one too late for its round: it was charged
+            self._note_head(sender, answer, reply.payload)  # also one too late for its round: it was charged
             self._event(machine.Answered(sender, machine.Signed(answer, reply.payload)))
         except (MalformedMessage, NotAuthentic, OutOfOrder) as error:
             log.warning("reply_dropped", member=reply.member, error=error)
             self._watch.dropped(type(error).__name__)
+
+    def _note_head(self, sender: str, answer: m.Answer, envelope: bytes) -> None:
+        """Keep and log an answer with a ledger head in it, once: the newest that is kept is the newest in the log."""
+        if isinstance(answer, m.Acceptance | m.SealedUpdate):
+            entry = head_entry(sender, answer, envelope)
+            if not self._log.has(entry) and self._heads.note(sender, answer, envelope):
+                self._log.add(entry)
 
     def _require_short(self, answer: m.Answer, length: int) -> None:
         """Refuse an answer that no honest member gives: relayed with the others' it could be more than a message holds.
@@ -266,9 +277,21 @@ class Coordinator:
             previous_record=effect.previous_record,
             time=int(time.time()),
         )
+        envelope = self._recorded(record)
+        self._log.add(record_entry(plan.job, record.round, envelope))
+        return machine.RecordSigned(envelope, self._log.checkpoint())
+
+    def _recorded(self, record: RoundRecord) -> bytes:
+        """Return the signed record; one that was signed before a crash is that of the round, whenever it was."""
+        path = self._folder / f"record-{record.round:04d}.dsse.json"
+        if path.exists():
+            envelope = path.read_bytes()
+            before = open_document(envelope, RoundRecord, public_key=self._identity.public)
+            if before == record.model_copy(update={"time": before.time}):
+                return envelope
         envelope = sign_document(self._identity, record)
-        write_atomically(self._folder / f"record-{effect.round:04d}.dsse.json", envelope)
-        return machine.RecordSigned(envelope)
+        write_atomically(path, envelope)
+        return envelope
 
     # ---- restart
 
@@ -284,21 +307,41 @@ class Coordinator:
         elif events[0] != ("job", self._job.plan_envelope):
             raise OutOfOrder(f"job {name} was begun with another plan: give the new plan another job name")
         if len(events) == 1:
-            events.append(self._noted("last-seen", _to_text(self._heads.newest(self._job.names))))
-        self._job = replace(self._job, last_seen=_from_text(*events[1]))
-        return state_after(self._job, self._address, events[2:])
+            events.append(self._noted("shown", self._first_shown()))
+        self._job = _with_shown(self._job, events)
+        return state_after(self._job, self._address, events)
+
+    def _first_shown(self) -> bytes:
+        """Log what the proposals rely on; return what they hold beside the plan, as text."""
+        job, seen = self._job, self._heads.newest(self._job.names)
+        answers = {name: read_answer(self._address, envelope)[1] for name, envelope in seen.items()}
+        heads = [
+            head_entry(name, answer, seen[name])
+            for name, answer in answers.items()
+            if isinstance(answer, m.Acceptance | m.SealedUpdate)
+        ]
+        self._log.add(*heads, members_entry(job.members_envelope), plan_entry(job.plan.job, job.plan_envelope))
+        return _to_text(seen, self._log.checkpoint())
 
     def _noted(self, kind: str, body: bytes) -> tuple[str, bytes]:
         self._journal.append(self._job.plan.job, kind, body)
         return kind, body
 
 
-def state_after(job: machine.Job, address: Address, events: Iterable[tuple[str, bytes]]) -> machine.State:
-    """Return the state that the journal's `events` of `job` make, behind the two at its head."""
-    state, _ = machine.start(job)
-    for kind, body in events:
+def state_after(job: machine.Job, address: Address, events: Sequence[tuple[str, bytes]]) -> machine.State:
+    """Return the state that the journal's `events` of `job` make; two at its head are the job, and what was shown."""
+    state, _ = machine.start(_with_shown(job, events))
+    for kind, body in events[2:]:
         state, _ = machine.step(state, _from_journal(address, kind, body))
     return state
+
+
+def _with_shown(job: machine.Job, events: Sequence[tuple[str, bytes]]) -> machine.Job:
+    """Return `job` with what its proposals hold, once the journal has it."""
+    if len(events) < 2:
+        return job
+    last_seen, checkpoint = _from_text(*events[1])
+    return replace(job, last_seen=last_seen, checkpoint=checkpoint)
 
 
 def _seconds_for(state: machine.Gathering) -> int:
@@ -323,14 +366,17 @@ def _progress_line(state: machine.State, event: machine.Event) -> str:
 # ---- events as bytes
 
 
-def _to_text(envelopes: Mapping[str, bytes]) -> bytes:
-    return json.dumps({name: base64.b64encode(data).decode() for name, data in sorted(envelopes.items())}).encode()
+def _to_text(last_seen: Mapping[str, bytes], checkpoint: bytes) -> bytes:
+    texts = {name: base64.b64encode(data).decode() for name, data in sorted(last_seen.items())}
+    return json.dumps({"checkpoint": base64.b64encode(checkpoint).decode(), "last_seen": texts}).encode()
 
 
-def _from_text(kind: str, body: bytes) -> dict[str, bytes]:
-    if kind != "last-seen":
-        raise MalformedMessage(f"the journal's second event is {kind!r}, must be 'last-seen'")
-    return {name: base64.b64decode(text) for name, text in json.loads(body).items()}
+def _from_text(kind: str, body: bytes) -> tuple[dict[str, bytes], bytes]:
+    if kind != "shown":
+        raise MalformedMessage(f"the journal's second event is {kind!r}, must be 'shown'")
+    found = json.loads(body)
+    last_seen = {name: base64.b64decode(text) for name, text in found["last_seen"].items()}
+    return last_seen, base64.b64decode(found["checkpoint"])
 
 
 def _to_journal(event: machine.Event) -> tuple[str, bytes]:
@@ -342,7 +388,8 @@ def _to_journal(event: machine.Event) -> tuple[str, bytes]:
         case machine.UploadRefused():
             return "upload-refused", json.dumps([event.member, event.reason]).encode()
         case machine.RecordSigned():
-            return "record-signed", event.envelope
+            pair = [base64.b64encode(data).decode() for data in (event.envelope, event.checkpoint)]
+            return "record-signed", json.dumps(pair).encode()
         case machine.DeadlinePassed():
             return "deadline-passed", json.dumps([event.kind, event.round]).encode()
         case machine.Cancelled():
@@ -359,7 +406,7 @@ def _from_journal(address: Address, kind: str, body: bytes) -> machine.Event:
         case "upload-refused":
             return machine.UploadRefused(*json.loads(body))
         case "record-signed":
-            return machine.RecordSigned(body)
+            return machine.RecordSigned(*(base64.b64decode(text) for text in json.loads(body)))
         case "deadline-passed":
             return machine.DeadlinePassed(*json.loads(body))
         case "cancelled":

@@ -157,6 +157,11 @@ class InstitutionDesk:
         """Keep a record as evidence."""
         write_atomically(self.home.round(round_number) / "record.dsse.json", envelope)
 
+    def keep_log(self, files: Mapping[str, bytes]) -> None:
+        """Keep what shows that plan or record is in the transparency log."""
+        for name, data in files.items():
+            write_atomically(self.home.evidence / "log" / name, data)
+
     def forget(self) -> None:
         """Forget the secrets and updates of the job."""
         self._wrap_private = self._key = self._key_bytes = self._secrets = self._update = self._context = None

@@ -22,19 +22,18 @@ class SeenHeads:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def note(self, member: str, answer: m.Answer, envelope: bytes) -> None:
-        """Keep an authentic answer if it holds a head; within a job an earlier round replaces no later one.
+    def note(self, member: str, answer: m.Acceptance | m.SealedUpdate, envelope: bytes) -> bool:
+        """Keep an authentic answer with a head, and say whether; within a job an earlier round replaces no later one.
 
         An answer of an earlier job may come late and replace a newer one: an older head says less, and nothing wrong.
         """
-        if not isinstance(answer, m.Acceptance | m.SealedUpdate):
-            return
         path = self._file(member)
         if path.exists():
             alliance, job, number = read_envelope(path.read_bytes()).payload_type.split("|")[4:]
             if (alliance, job) == (answer.alliance, answer.job) and int(number) > answer.round:
-                return
+                return False
         write_atomically(path, envelope)
+        return True
 
     def newest(self, members: Iterable[str]) -> dict[str, bytes]:
         """Return what is kept, by member; who never answered is missing."""

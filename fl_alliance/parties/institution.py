@@ -30,8 +30,10 @@ from fl_alliance.errors import (
     StoreFailed,
 )
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.log import members_entry, plan_entry, record_entry
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.job_journal import BROKEN, REQUEST, JobJournal, Row, event_of, row_of
+from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.logs import about
 from fl_alliance.parties.mail import Address, read_answer, read_request, write_answer
 from fl_alliance.parties.watch import NOBODY, InstitutionWatch
@@ -40,6 +42,7 @@ from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMembers, RoundRecord
 from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds import institution as machine
 
@@ -71,6 +74,9 @@ class Desk(Protocol):
     def keep_record(self, round_number: int, envelope: bytes) -> None:
         """Keep a record as evidence."""
 
+    def keep_log(self, files: Mapping[str, bytes]) -> None:
+        """Keep what shows that plan or record is in the transparency log, by file name."""
+
     def do(self, work: machine.Work, *, again: bool = False) -> object:
         """Do one piece of work; return what `rounds.institution` says of it. `again`: it may have been done before."""
 
@@ -92,6 +98,7 @@ class Institution:
         members: bytes | None,
         desk: Callable[[], Desk],
         journal: JobJournal,
+        log_book: LogBook,
         keep_members: Callable[[bytes], None] = lambda _: None,
         consider: Callable[[TrainingPlan, bytes, bytes], None] = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
@@ -105,7 +112,7 @@ class Institution:
         self._name, self._alliance, self._identity, self._root = name, alliance, identity, root
         self._coordinator = coordinator
         self._new_desk, self._journal, self._tell, self._watch = desk, journal, tell, watch
-        self._keep_members, self._consider = keep_members, consider
+        self._keep_members, self._consider, self._log_book = keep_members, consider, log_book
         self._desk: Desk = desk()
         self._documents: dict[str, bytes] = {}
         self._asked, self._keep, self._lost = "", _nothing, False
@@ -147,6 +154,7 @@ class Institution:
             if isinstance(message, m.Proposal):
                 self._note_list(base64.b64decode(message.members))
             state, event, keep = self._event(message)
+            self._visit_log(message)
             if isinstance(event, machine.Proposed):
                 self._ask_the_house(event.plan)
             state, effects = machine.step(state, event)
@@ -168,6 +176,22 @@ class Institution:
         self._desk.require_new(plan.job)
         if self._name in plan.names:
             self._consider(plan, self._documents["plan.dsse.json"], self._documents["members.dsse.json"])
+
+    def _visit_log(self, message: m.Request) -> None:
+        """Compare the log that a message shows with what was seen before; what the message relies on must be in it.
+
+        Called for what has just come, as `_ask_the_house`.
+        """
+        if isinstance(message, m.Proposal | m.Release):
+            shown, key = base64.b64decode(message.checkpoint), self._address.keys[self._coordinator]
+            self._log_book.visit(shown, key, _relied_on(message))
+        if isinstance(message, m.Proposal):
+            seen = message.last_seen
+            self._log_book.require_newest_head(None if seen is None else digest_of(base64.b64decode(seen)))
+
+    def _keep_log(self, message: m.Proposal | m.Release) -> None:
+        shown, entries = base64.b64decode(message.checkpoint), _relied_on(message)
+        self._desk.keep_log(self._log_book.evidence(message.round, shown, entries[0]))
 
     def _read(self, request: bytes) -> m.Request:
         """Read a request; a proposal brings the list of members with it, signed by the pinned root."""
@@ -366,7 +390,8 @@ class Institution:
         _require_institutions(plan, people)
         seen = self._seen_head(message)
         self._documents = {"members.dsse.json": members, "plan.dsse.json": envelope}
-        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), _nothing
+        keep = functools.partial(self._keep_log, message)
+        return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), keep
 
     def _seen_head(self, message: m.Proposal) -> str | None:
         """Return the ledger head that this institution signed before, as the coordinator brings it back.
@@ -391,6 +416,7 @@ class Institution:
         def keep() -> None:
             self._desk.keep_messages(message.round, files)
             self._desk.keep_record(message.round, envelope)
+            self._keep_log(message)
 
         return self.state, machine.Asked(message, relayed, record, digest_of(envelope)), keep
 
@@ -421,6 +447,14 @@ def require_not_older(shown: AllianceMembers, known: AllianceMembers) -> None:
         raise MembersRolledBack(f"members: a list with serial {shown.serial}, here is one with {known.serial}")
     if shown.serial == known.serial and shown != known:
         raise MembersRolledBack(f"members: two different lists with serial {known.serial}")
+
+
+def _relied_on(message: m.Proposal | m.Release) -> tuple[LogEntry, ...]:
+    """Return what must be in the log for this message; the first is what the evidence gets a receipt for."""
+    if isinstance(message, m.Release):
+        return (record_entry(message.job, message.round, base64.b64decode(message.record)),)
+    plan, members = base64.b64decode(message.plan), base64.b64decode(message.members)
+    return plan_entry(message.job, plan), members_entry(members)
 
 
 def relayed_envelopes(message: m.Request) -> list[bytes]:

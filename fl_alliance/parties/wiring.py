@@ -24,11 +24,13 @@ from fl_alliance.parties.heads import SeenHeads
 from fl_alliance.parties.house_plans import HousePlans
 from fl_alliance.parties.job_queue import JobQueue, Queued
 from fl_alliance.parties.job_status import JobStatus, status_of
+from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.mail import Address
 from fl_alliance.parties.monitoring import watched_coordinator, watched_institution
 from fl_alliance.parties.proposals import Proposals
 from fl_alliance.parties.roster import roster_of
 from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
+from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.parties.watch import NOBODY, CoordinatorWatch, InstitutionWatch
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
@@ -225,8 +227,9 @@ def coordinator(
     config = load(CoordinatorConfig, home / "coordinator.toml")
     begun, address = job_of(home, job)
     events = journal or journal_of(home, config)
+    identity = IdentityKey.load(setup.Keys(home).identity)
     return Coordinator(
-        identity=IdentityKey.load(setup.Keys(home).identity),
+        identity=identity,
         address=address,
         job=begun,
         journal=events,
@@ -235,6 +238,9 @@ def coordinator(
         adder=UploadAdder(begun.plan, blobs, Performance(processes=config.cipher_processes)),
         folder=home / "jobs" / job,
         heads=SeenHeads(home / "heads"),
+        transparency=CoordinatorLog(
+            home / "log", alliance=config.alliance, identity=identity, blobs=blobs, clock=time.time
+        ),
         tell=tell,
         ask_again_seconds=ask_again,
         clock=clock,
@@ -266,7 +272,7 @@ def _status(home: Path, queued: Queued, journal: Journal) -> JobStatus:
     """Return where a job is by its journal; of one that can't be replayed what the service will note."""
     events = [] if queued.over else journal.events(queued.job)
     try:
-        return status_of(queued, state_after(*job_of(home, queued.job), events[2:]) if events else None)
+        return status_of(queued, state_after(*job_of(home, queued.job), events) if events else None)
     except AllianceError as error:
         return JobStatus(queued.job, "aborted", reason=f"can't be run: {type(error).__name__}: {error}")
 
@@ -465,6 +471,7 @@ def institution_with(
         members=keys.members.read_bytes() if keys.members.exists() else None,
         desk=desk,
         journal=JobJournal(journal_of(home, config, serves=serves), Vault(identity)),
+        log_book=LogBook(home / "log", name=config.name, alliance=config.alliance, blobs=link.blobs),
         keep_members=functools.partial(write_atomically, keys.members),
         consider=Proposals(home / "proposals", approvals=home / "approvals", accounts=accounts, tell=tell).consider,
         tell=tell,

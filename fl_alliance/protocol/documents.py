@@ -9,6 +9,7 @@
     RoundRecord          coordinator        the adapter                 what a round summed and who voted for it
     PrivacyReport        institution        the ledger's head           what the job cost, in epsilon
     EvidenceManifest     institution        every file of the folder    what belongs to the evidence
+    LogCheckpoint        coordinator        the transparency log        how long the log is, and its root
 
 The subjects follow from the predicate (`subjects_of`), so the two can't contradict each other. A digest of a document
 is always the digest of its exact envelope bytes.
@@ -23,8 +24,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from fl_alliance.protocol.codec import encode
-from fl_alliance.protocol.ids import Base64, DecimalText, Digest, Name, RoundNumber, UnixTime, digest_of
-from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_MEMBERS, MIN_MEMBERS
+from fl_alliance.protocol.ids import Base64, BlobRef, DecimalText, Digest, Name, RoundNumber, UnixTime, digest_of
+from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_LOG, MAX_MEMBERS, MIN_MEMBERS
 from fl_alliance.protocol.model import Wire
 from fl_alliance.protocol.plan import ModelFile, TrainingPlan, items
 
@@ -287,6 +288,21 @@ class EvidenceManifest(Wire):
         return self
 
 
+class LogCheckpoint(Wire):
+    """The coordinator's log as it stands: whoever is shown another history for this size has proof of a fork."""
+
+    kind: Literal["log-checkpoint"] = "log-checkpoint"
+    version: Literal[1] = 1
+    alliance: Name
+    size: Annotated[int, Field(ge=1, le=MAX_LOG)]
+    """Entries of the log."""
+    root: Digest
+    """Merkle tree hash of the first `size` entries (RFC 6962, section 2.1)."""
+    newest: BlobRef
+    """The piece of the log that ends with entry `size`; it names the piece before it (`protocol.log.LogPiece`)."""
+    time: UnixTime
+
+
 Document = (
     AllianceMembers
     | TrainingPlan
@@ -296,6 +312,7 @@ Document = (
     | RoundRecord
     | PrivacyReport
     | EvidenceManifest
+    | LogCheckpoint
 )
 
 
@@ -357,6 +374,8 @@ def _about(document: Document) -> list[tuple[str, str]]:
             return [("adapter", document.adapter_digest)]
         case PrivacyReport():
             return [("ledger", document.ledger_head)]
+        case LogCheckpoint():
+            return [("log", document.root)]
 
 
 def statement_for(document: Document) -> Statement:

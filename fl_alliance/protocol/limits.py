@@ -28,5 +28,11 @@ MIN_MEMBERS: Final = 3
 MAX_ROUNDS: Final = 10_000
 """Rounds in one job."""
 
+MAX_LOG: Final = 1_000_000
+"""Entries of a transparency log: bounds what a coordinator can make an institution fetch and hold."""
+
+MAX_LOG_PIECE: Final = 10_000
+"""Entries in one piece of a log: with the longest names it stays below `MAX_MESSAGE_BYTES`."""
+
 MAX_NAME: Final = 63
 """Longest name of a member, job or data set (a DNS label)."""

@@ -63,6 +63,8 @@ class Proposal(Bound):
     members: Base64
     last_seen: Base64 | None
     """The receiver's own newest answer with a ledger head in it, of whatever job, as it came; null before the first."""
+    checkpoint: Base64
+    """Of the transparency log, signed by the coordinator: the same bytes for each member."""
 
 
 class Acceptance(Bound):
@@ -122,6 +124,8 @@ class RoundKeys(Bound):
 
     kind: Literal["round-keys"] = "round-keys"
     plan_digest: Digest
+    checkpoint: Digest
+    """Of the log's checkpoint that I was shown last in this job: whoever was shown another history finds it here."""
     mask_key: Base64
     channel_key: Base64
 
@@ -227,6 +231,8 @@ class Release(Bound):
     kind: Literal["release"] = "release"
     record: Base64
     votes: Envelopes
+    checkpoint: Base64
+    """Of the transparency log with this record in it: the same bytes for each member."""
 
 
 class Released(Bound):

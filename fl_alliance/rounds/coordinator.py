@@ -92,13 +92,15 @@ __all__ = [
 ]
 
 
-ALARMS: Final = frozenset({"NotAuthentic", "SumRefused", "WrongCipher", "OutOfRange"})
-"""Errors of a refusal after which nobody goes on: what the coordinator relayed or summed is not what was signed."""
+ALARMS: Final = frozenset({"NotAuthentic", "SumRefused", "WrongCipher", "OutOfRange", "LogForked", "NotInLog"})
+"""Errors of a refusal after which nobody goes on: what the coordinator relayed, summed or logged is not what was signed
+or shown."""
 
 
 def start(job: Job) -> Transition:
     """Begin the job: propose the plan to everybody, to each with the newest ledger head that it signed itself."""
-    return _ask(Progress(job), m.Acceptance, {name: _proposal(job, name) for name in job.names})
+    progress = Progress(job, checkpoint=digest_of(job.checkpoint))
+    return _ask(progress, m.Acceptance, {name: _proposal(job, name) for name in job.names})
 
 
 def _proposal(job: Job, member: str) -> m.Proposal:
@@ -108,6 +110,7 @@ def _proposal(job: Job, member: str) -> m.Proposal:
         plan=_base64(job.plan_envelope),
         members=_base64(job.members_envelope),
         last_seen=None if seen is None else _base64(seen),
+        checkpoint=_base64(job.checkpoint),
     )
 
 
@@ -283,10 +286,9 @@ def _after_key_accepted(p: Progress) -> Transition:
 
 
 def _after_round_keys(p: Progress) -> Transition:
-    plans = {name: k.plan_digest for name, k in p.done(m.RoundKeys).items()}
-    return _with_who_agrees(
-        p, m.RoundKeys, plans, digest_of(p.job.plan_envelope), "made keys for another plan", _ask_to_deal
-    )
+    said = {name: (k.plan_digest, k.checkpoint) for name, k in p.done(m.RoundKeys).items()}
+    right = (digest_of(p.job.plan_envelope), p.checkpoint)
+    return _with_who_agrees(p, m.RoundKeys, said, right, "made keys for another plan or log", _ask_to_deal)
 
 
 def _ask_to_deal(p: Progress) -> Transition:
@@ -391,9 +393,16 @@ def _write_the_record(p: Progress) -> Transition:
 
 
 def _record_signed(state: Recording, event: RecordSigned) -> Transition:
-    p = replace(state.progress, previous_record=digest_of(event.envelope))
+    checkpoint = digest_of(event.checkpoint)
+    p = replace(state.progress, previous_record=digest_of(event.envelope), checkpoint=checkpoint)
     votes = p.envelopes(m.AdapterVote)
-    return _ask_all(p, m.Released, m.Release(**p.job.bound(p.round), record=_base64(event.envelope), votes=votes))
+    return _ask_all(
+        p,
+        m.Released,
+        m.Release(
+            **p.job.bound(p.round), record=_base64(event.envelope), votes=votes, checkpoint=_base64(event.checkpoint)
+        ),
+    )
 
 
 def _after_released(p: Progress) -> Transition:
@@ -455,7 +464,8 @@ def _survivors_digest(p: Progress) -> str:
 
 def _open_round(p: Progress, number: int, previous: str | None) -> Transition:
     keyed = {kind: p.phases[kind] for kind in ("acceptance", "wrapped-keys", "key-accepted")}
-    fresh = Progress(p.job, number, previous, MappingProxyType(keyed), left=p.left, scores=p.scores)
+    phases = MappingProxyType(keyed)
+    fresh = Progress(p.job, number, previous, phases, left=p.left, scores=p.scores, checkpoint=p.checkpoint)
     return _ask_all(fresh, m.RoundKeys, m.RoundOpening(**p.job.bound(number), previous_record=previous))
 
 

@@ -52,9 +52,10 @@ class UploadRefused:
 
 @dataclass(frozen=True)
 class RecordSigned:
-    """The round's record was signed."""
+    """The round's record was signed and is in the log; `checkpoint` is the log's, signed."""
 
     envelope: bytes
+    checkpoint: bytes
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Job:
     members_envelope: bytes
     last_seen: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     """By member, if there is one: its newest answer of earlier jobs that holds a head of its ledger."""
+    checkpoint: bytes = b""
+    """Of the transparency log, signed, when the job began: list of members, plan and last_seen are in it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,6 +153,8 @@ class Progress:
     """Members that are out of the job, with the reason."""
     scores: tuple[str | None, ...] = ()
     """Of the rounds that are over."""
+    checkpoint: str = ""
+    """Digest of the log's checkpoint that the members were shown last."""
 
     @property
     def present(self) -> tuple[str, ...]:

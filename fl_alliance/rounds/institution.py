@@ -127,7 +127,7 @@ def _describe(event: Event) -> str:
 
 
 def _proposed(state: Idle, event: Proposed) -> Transition:
-    seat = Seat(state.name, event.plan, event.plan_digest)
+    seat = Seat(state.name, event.plan, event.plan_digest, checkpoint=_shown(event.request))
     if state.name not in event.plan.names:
         return _refuse(seat, event.request, "BadPlan", f"{state.name} is not a member of the plan")
     return _work(seat, Memory(), event.request, Consider(event.plan, event.seen_head))
@@ -202,6 +202,9 @@ def _key_roster(state: Waiting, event: Asked) -> Transition:
     if roster is None or _odd({n: k.plan_digest for n, k in roster.items()}, state.seat.plan_digest):
         reason = f"the round keys are not mine and of {plan.fewest} members in all, for this plan"
         return _refuse(state.seat, event.request, "NotAuthentic", reason)
+    if odd := [name for name, keys in sorted(roster.items()) if keys.checkpoint != state.seat.checkpoint]:
+        reason = f"another log than mine was shown to {', '.join(odd)[:400]}"
+        return _refuse(state.seat, event.request, "LogForked", reason)
     digest = digest_of(encode(event.request))
     memory = replace(state.memory, roster=tuple(sorted(roster)), roster_digest=digest)
     return _work(state.seat, memory, event.request, DealShares(state.seat.round, roster, digest))
@@ -372,7 +375,11 @@ def _alliance_key_taken(s: Working, result: str) -> Transition:
 
 def _round_keys_made(s: Working, result: tuple[str, str]) -> Transition:
     mask_key, channel_key = result
-    answer = m.RoundKeys(**s.seat.bound, plan_digest=s.seat.plan_digest, mask_key=mask_key, channel_key=channel_key)
+    seat = s.seat
+    answer = m.RoundKeys(
+        **seat.bound, plan_digest=seat.plan_digest, checkpoint=seat.checkpoint, mask_key=mask_key,
+        channel_key=channel_key,
+    )  # fmt: skip
     return _answer(s.seat, s.memory, answer, "key-roster")
 
 
@@ -433,7 +440,8 @@ def _kept(s: Working, result: tuple[str | None, BlobRef | None]) -> Transition:
     scores = (*s.seat.scores, s.memory.score)
     if ended(s.seat.plan, scores):
         return Over(s.seat.name, "complete"), (Forget(), Reply(answer))
-    return _answer(replace(s.seat, previous_record=record, scores=scores), Memory(), answer, "round-opening")
+    seat = replace(s.seat, previous_record=record, scores=scores, checkpoint=_shown(s.request))
+    return _answer(seat, Memory(), answer, "round-opening")
 
 
 _DONE: dict[type[Work], Any] = {
@@ -480,6 +488,11 @@ def _within(seat: Seat, event: Asked, kind: type[R], allowed: Collection[str], f
     fits = all((a.alliance, a.job, a.round) == tuple(seat.bound.values()) for a in answers.values())
     whole = set(answers) == set(event.relayed) <= set(allowed) and seat.name in answers
     return answers if fits and whole and len(answers) >= fewest else None
+
+
+def _shown(request: m.Request) -> str:
+    """Return the digest of the log's checkpoint in a proposal or release."""
+    return digest_of(base64.b64decode(request.checkpoint)) if isinstance(request, m.Proposal | m.Release) else ""
 
 
 def _odd(seen: Mapping[str, str], expected: str) -> bool:

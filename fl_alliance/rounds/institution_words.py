@@ -208,6 +208,8 @@ class Seat:
     plan_digest: str
     round: int = 0
     previous_record: str | None = None
+    checkpoint: str = ""
+    """Digest of the log's checkpoint that was shown last in this job."""
     scores: tuple[str | None, ...] = ()
     """Of the rounds before this one."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.log import head_entry
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.ids import digest_of
 from tests.attacks.wire import Refused, Wire
@@ -48,5 +49,7 @@ def test_a_head_that_the_institution_did_not_sign_is_refused_by_name(tmp_path: P
 
 def test_an_answer_of_its_own_is_taken_whatever_job_it_is_of(tmp_path: Path) -> None:
     wire = Wire(tmp_path, 3)
-    wire.last_seen = wire.sign(wire.victim, accepted(wire).model_copy(update={"job": "another-job"}))
+    answer = accepted(wire).model_copy(update={"job": "another-job"})
+    wire.last_seen = wire.sign(wire.victim, answer)
+    wire.log.add(head_entry(wire.victim, answer, base64.b64decode(wire.last_seen)))
     wire.ask(wire.victim, wire.proposal())

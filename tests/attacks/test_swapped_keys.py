@@ -83,6 +83,7 @@ class Middle:
             answer = m.RoundKeys(
                 **wire.bound,
                 plan_digest=digest_of(wire.plan_envelope),
+                checkpoint=digest_of(wire.shown),
                 mask_key=text(own.public.mask),
                 channel_key=text(own.public.channel),
             )

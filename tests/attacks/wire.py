@@ -17,11 +17,14 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.log import members_entry, plan_entry, record_entry
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.institution import Institution
 from fl_alliance.parties.job_journal import JobJournal
+from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.mail import Address, read_answer, write_answer, write_request
+from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.parties.vault import Vault
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
@@ -58,6 +61,9 @@ class Desk(InstitutionDesk):
     def keep_record(self, round_number: int, envelope: bytes) -> None:
         pass
 
+    def keep_log(self, files: Mapping[str, bytes]) -> None:
+        pass
+
     def do(self, work: machine.Work, *, again: bool = False) -> object:
         if isinstance(work, machine.Keep):
             return (digest_of(b"report") if work.last else None), None
@@ -69,6 +75,7 @@ class Wire:
 
     def __init__(self, folder: Path, members: int = 5, *, helpers: int = 1, dimension: int = 6000, **plan: Any) -> None:
         self.plan: TrainingPlan = real_plan(members, BITS, **plan)
+        self.folder = folder
         self.names = list(self.plan.names)
         self.helpers, self.honest, self.victim = self.names[:helpers], self.names[helpers:], self.names[-1]
         self.parameters = sum_parameters(members=members, bits=BITS)
@@ -79,6 +86,14 @@ class Wire:
         root = IdentityKey.generate()
         self.members_envelope = sign_document(root, self._members())
         self.plan_envelope = self.signed(self.plan)
+        self.log = CoordinatorLog(
+            folder / "log",
+            alliance=self.plan.alliance,
+            identity=self.identities["coordinator"],
+            blobs=self.blobs,
+            clock=lambda: 0,
+        )
+        self.shown = b""
         self.desks = {name: self._desk(name, folder / name) for name in self.names}
         self.folder, self.root = folder, root
         self.pages = {name: MemoryPages() for name in self.names}
@@ -132,6 +147,7 @@ class Wire:
             members=None,
             desk=lambda: self.desks[name],
             journal=JobJournal(self.pages[name], Vault(self.identities[name])),
+            log_book=LogBook(self.folder / name / "log", name=name, alliance=self.plan.alliance, blobs=self.blobs),
         )
 
     def restart(self, name: str) -> None:
@@ -216,7 +232,15 @@ class Wire:
 
     def proposal(self) -> m.Proposal:
         plan, members = (base64.b64encode(data).decode() for data in (self.plan_envelope, self.members_envelope))
-        return m.Proposal(**self.bound, plan=plan, members=members, last_seen=self.last_seen)
+        return m.Proposal(
+            **self.bound, plan=plan, members=members, last_seen=self.last_seen, checkpoint=self.checkpoint()
+        )
+
+    def checkpoint(self) -> str:
+        """Log plan and list of members as they are now; return the log's checkpoint."""
+        self.log.add(members_entry(self.members_envelope), plan_entry(self.plan.job, self.plan_envelope))
+        self.shown = self.log.checkpoint()
+        return base64.b64encode(self.shown).decode()
 
     def upload(self, number: int = 1, names: Iterable[str] | None = None, previous: str | None = None) -> None:
         """A round up to the uploads of `names`."""
@@ -275,7 +299,13 @@ class Wire:
             time=0,
         )
         envelope = sign_document(self.identities["coordinator"], record)
-        release = m.Release(**self.bound, record=base64.b64encode(envelope).decode(), votes=relay(votes))
+        self.log.add(record_entry(self.plan.job, self.round, envelope))
+        release = m.Release(
+            **self.bound,
+            record=base64.b64encode(envelope).decode(),
+            votes=relay(votes),
+            checkpoint=self.checkpoint(),
+        )
         self.ask_all(release, votes)
         self.previous = digest_of(envelope)
         return self.previous

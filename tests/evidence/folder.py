@@ -8,15 +8,20 @@ from typing import Any
 
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.keys import AllianceRoot
+from fl_alliance.evidence.log import head_entry, members_entry, plan_entry, record_entry
 from fl_alliance.evidence.sign import sign_document
-from fl_alliance.parties.mail import Address, write_answer
+from fl_alliance.parties.log_book import LogBook
+from fl_alliance.parties.mail import Address, read_answer, write_answer
+from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.privacy.ledger import next_entry
 from fl_alliance.privacy.report import build_report, render_html
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
 from fl_alliance.protocol.ids import BlobRef, digest_of
+from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import TrainingPlan
+from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.ledger_file import LedgerFile
 from tests.evidence.alliance import NAMES, key_of, members_of, plan_of, policy_of
 
@@ -41,6 +46,13 @@ class Folder:
         self.report_changes: dict[str, Any] = {}
         self.entry_changes: dict[str, Any] = {}
         path.mkdir(parents=True)
+        aside = path.parent / f"{path.name}-log"
+        blobs = FolderBlobs(aside / "blobs")
+        self.log = CoordinatorLog(
+            aside / "office", alliance="clinics", identity=key_of("office"), blobs=blobs, clock=lambda: NOW
+        )
+        self.book = LogBook(aside / ME, name=ME, alliance="clinics", blobs=blobs)
+        self.shown = b""
         self.ledger = LedgerFile(path / "ledger.jsonl", public_key=key_of(ME).public, institution=ME, dataset="cases")
 
     def write(self, name: str, data: bytes) -> bytes:
@@ -54,12 +66,25 @@ class Folder:
         self.write("plan.dsse.json", self.plan_bytes)
         self.write("policy.dsse.json", self.policy_bytes)
         self.say(0, "keys/messages", m.KeyAccepted, key_fingerprint=digest_of(b"he"))
+        self.show(
+            0, plan_entry(self.plan.job, self.plan_bytes), members_entry((self.path / "members.dsse.json").read_bytes())
+        )
         previous = None
         for number in range(1, self.plan.rounds + 1):
-            previous = digest_of(self.round(number, previous))
+            record = self.round(number, previous)
+            self.show(number, record_entry(self.plan.job, number, record))
+            previous = digest_of(record)
         self.report()
         write_manifest(self.path, key_of(ME), institution=ME)
         return self.path
+
+    def show(self, number: int, *entries: LogEntry) -> None:
+        """Log `entries`, and do as an institution does when it is shown the log's checkpoint."""
+        self.log.add(*entries)
+        self.shown = self.log.checkpoint()
+        self.book.visit(self.shown, key_of("office").public, entries)
+        for name, data in self.book.evidence(number, self.shown, entries[0]).items():
+            self.write(f"log/{name}", data)
 
     def charge(self, number: int) -> str:
         def build(ledger: Any) -> bytes:
@@ -86,7 +111,8 @@ class Folder:
     def round(self, number: int, previous: str | None) -> bytes:
         where, plan_digest = f"rounds/{number:04d}/messages", digest_of(self.plan_bytes)
         bound = {"alliance": "clinics", "job": self.plan.job, "round": number}
-        keys = self.say(number, where, m.RoundKeys, plan_digest=plan_digest, mask_key="AAAA", channel_key="AAAA")
+        keys = self.say(number, where, m.RoundKeys, plan_digest=plan_digest, checkpoint=digest_of(self.shown),
+                        mask_key="AAAA", channel_key="AAAA")  # fmt: skip
         roster = digest_of(encode(m.KeyRoster(**bound, round_keys=in_order(keys))))
         shares = tuple(m.ToMember(member=name, sealed="AAAA") for name in NAMES)
         dealt = self.say(number, where, m.SealedShares, roster_digest=roster, shares=shares)
@@ -97,6 +123,10 @@ class Folder:
             number, where, m.SealedUpdate, roster_digest=roster, dealers_digest=dealers, upload=uploads,
             ledger_head=heads,
         )  # fmt: skip
+        for name, data in sealed.items():
+            _, answer = read_answer(Address("office", "office", {name: key_of(name).public}), data)
+            assert isinstance(answer, m.SealedUpdate)
+            self.log.add(head_entry(name, answer, data))
         total, adapter = (digest_of(f"{what} {number}".encode()) for what in ("sum", "adapter"))
         survivors = m.SurvivorList(**bound, sealed_updates=in_order(sealed), sum=BlobRef(digest=total, length=11))
         list_digest = digest_of(encode(survivors))

@@ -19,18 +19,24 @@ import numpy as np
 
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest, write_manifest
 from fl_alliance.evidence.keys import public_key_of
-from fl_alliance.evidence.sign import peek_document, read_envelope, sign_message
+from fl_alliance.evidence.log import check_receipt, members_entry, plan_entry
+from fl_alliance.evidence.sign import peek_document, read_envelope, sign_document, sign_message
 from fl_alliance.parties import institution, mail
+from fl_alliance.parties.log_book import LogBook
+from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
-from fl_alliance.protocol.documents import RoundRecord, Statement, statement_for
+from fl_alliance.protocol.documents import LogCheckpoint, RoundRecord, Statement, statement_for
 from fl_alliance.protocol.envelope import STATEMENT_TYPE
+from fl_alliance.protocol.ids import blob_ref
+from fl_alliance.protocol.log import LogPiece, LogReceipt
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.secagg import cipher, frame, keywrap, masks, shares
 from fl_alliance.secagg.derive import key_for
 from fl_alliance.secagg.frame import Kind
 from fl_alliance.secagg.parameters import sum_parameters
 from fl_alliance.secagg.worker import CipherWorker, Performance
+from fl_alliance.store.blobs import FolderBlobs
 from tests.evidence.alliance import key_of
 from tests.protocol.examples import DOCUMENTS, ENVELOPE, MESSAGES
 from tests.secagg.alliance import CONTEXT, Alliance
@@ -60,7 +66,8 @@ def all_parsers() -> Iterator[dict[str, Parser]]:
     """Give every parser by name; workers and folders behind them go when the context ends."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        parsers = [*messages(), *documents(folder), *sealed(), *ciphers(stack)]
+        away = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        parsers = [*messages(), *documents(folder), *logs(away), *sealed(), *ciphers(stack)]
         yield {parser.name: parser for parser in parsers}
 
 
@@ -125,6 +132,41 @@ def documents(folder: Path) -> list[Parser]:
         Parser("manifest by a liar", [inside], lambda data: check(signed(data))),
         Parser("public key", [KEYS[ME].public_text.encode()], lambda data: public_key_of(data.decode("latin-1"))),
         Parser("envelope of the specification", [encode(e) for e in ENVELOPE.values()], _one_signature),
+    ]
+
+
+def logs(folder: Path) -> list[Parser]:
+    """The coordinator's log: what institutions fetch and auditors read."""
+    blobs, office = FolderBlobs(folder / "blobs"), KEYS[OFFICE]
+    log = CoordinatorLog(folder / OFFICE, alliance="clinics", identity=office, blobs=blobs, clock=lambda: 1.8e9)
+    entry = plan_entry("nouns-7", b"plan")
+    log.add(members_entry(b"members"), entry)
+    shown = log.checkpoint()
+    book = LogBook(folder / ME, name=ME, alliance="clinics", blobs=blobs)
+    book.visit(shown, office.public, [entry])
+    checkpoint = peek_document(shown, LogCheckpoint)
+    piece = b"".join(blobs.read(checkpoint.newest))
+
+    def visited(data: bytes) -> None:
+        blobs.put(ref := blob_ref(data), [data])
+        lie = sign_document(office, checkpoint.model_copy(update={"newest": ref}))
+        with tempfile.TemporaryDirectory() as away:
+            LogBook(Path(away), name=ME, alliance="clinics", blobs=blobs).visit(lie, office.public, [entry])
+        blobs.path(ref).unlink()
+
+    def checked(data: bytes) -> None:
+        check_receipt(decode(LogReceipt, data), alliance="clinics", public_key=office.public)
+
+    statement = encode(statement_for(checkpoint))
+    return [
+        Parser("log: piece", [piece], lambda data: decode(LogPiece, data)),
+        Parser("log: piece by a liar", [piece], visited),
+        Parser("log: receipt", [book.evidence(0, shown, entry)["receipt-0000.json"]], checked),
+        Parser(
+            "log: checkpoint by a liar",
+            [statement],
+            lambda data: book.visit(sign_message(office, STATEMENT_TYPE, data), office.public, [entry]),
+        ),
     ]
 
 

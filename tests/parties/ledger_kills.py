@@ -45,6 +45,7 @@ from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.institution import Institution
 from fl_alliance.parties.job_journal import REQUEST, JobJournal
+from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.vault import Vault
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.events import event_of
@@ -230,6 +231,7 @@ def open_house(house: House) -> Shell:
         name=ME, alliance="clinics", identity=KEY, root=root.public, coordinator=OFFICE,
         members=sign_document(root, members_of()), desk=lambda: desk,
         journal=JobJournal(SqlJournal(house.home / "journal.db"), Vault(KEY)),
+        log_book=LogBook(house.home / "log", name=ME, alliance="clinics", blobs=FolderBlobs(house.home / "blobs")),
     )  # fmt: skip
     shell.desk = desk
     return shell

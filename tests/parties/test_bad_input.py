@@ -53,7 +53,8 @@ def adapters(alliance: Alliance) -> list[Path]:
 def nothing_spent_or_trained(alliance: Alliance) -> bool:
     """No charge, no upload, no adapter, no half-written file anywhere."""
     charges = [path for path in alliance.folder.rglob("ledger.jsonl") if path.read_bytes()]
-    uploads = list((alliance.folder / "coordinator" / "blobs").iterdir())
+    blobs = (alliance.folder / "coordinator" / "blobs").iterdir()
+    uploads = [path for path in blobs if not path.read_bytes().startswith(b'{"entries":')]  # a piece of the log is none
     return not (charges or uploads or adapters(alliance) or half_written(alliance))
 
 

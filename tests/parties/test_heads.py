@@ -37,7 +37,7 @@ def envelope(answer: m.Answer) -> bytes:
     return write_answer(Address("lagos", "office", {}), KEY, answer)
 
 
-def kept_after(folder: Path, *answers: m.Answer) -> bytes:
+def kept_after(folder: Path, *answers: m.Acceptance | m.SealedUpdate) -> bytes:
     for answer in answers:
         SeenHeads(folder).note("lagos", answer, envelope(answer))
     return SeenHeads(folder).newest(["lagos", "lima"])["lagos"]
@@ -45,9 +45,8 @@ def kept_after(folder: Path, *answers: m.Answer) -> bytes:
 
 def test_the_newest_answer_with_a_head_is_kept_over_jobs_and_restarts(tmp_path: Path) -> None:
     assert SeenHeads(tmp_path / "heads").newest(["lagos"]) == {}
-    stopped = m.Stopped(alliance="clinics", job="job-1", round=2)
     assert kept_after(tmp_path / "heads", accepted("job-1"), sealed("job-1", 1)) == envelope(sealed("job-1", 1))
-    assert kept_after(tmp_path / "heads", sealed("job-1", 2), stopped) == envelope(sealed("job-1", 2))
+    assert kept_after(tmp_path / "heads", sealed("job-1", 2)) == envelope(sealed("job-1", 2))
     assert kept_after(tmp_path / "heads", accepted("job-2")) == envelope(accepted("job-2"))
 
 

@@ -48,6 +48,11 @@ def restore_the_ledger(alliance: Alliance) -> None:
     alliance.attach("clinic")
 
 
+def start_the_log_anew(alliance: Alliance) -> None:
+    """The coordinator forgets what its log held."""
+    shutil.rmtree(alliance.folder / "coordinator" / "log")
+
+
 def withhold(alliance: Alliance) -> None:
     shutil.rmtree(alliance.folder / "coordinator" / "heads")
 
@@ -62,18 +67,34 @@ def test_a_restored_backup_refuses_to_train_for_the_coordinator_kept_the_newest_
 
 
 def test_an_old_ledger_beside_newer_evidence_refuses_to_train_whatever_the_coordinator_says(after_a_job: Alliance):
+    shutil.rmtree(after_a_job.home("clinic") / "log")
     restore_the_ledger(after_a_job)
+    withhold(after_a_job)
+    start_the_log_anew(after_a_job)
+    state = after_a_job.coordinator().run()
+    assert isinstance(state, machine.Aborted)
+    assert "clinic refused: LedgerRolledBack: " in state.reason
+
+
+def test_a_whole_backup_with_a_coordinator_that_withholds_the_head_refuses_to_train(after_a_job: Alliance):
+    """The log has it, and the coordinator can't bring what it says it has not."""
+    restore_everything(after_a_job)
     withhold(after_a_job)
     state = after_a_job.coordinator().run()
     assert isinstance(state, machine.Aborted)
-    assert state.reason.startswith("clinic refused: LedgerRolledBack: ")
+    assert state.reason.startswith("clinic refused: NotInLog: last_seen: None was brought back, the log's newest head")
+    assert not (after_a_job.home("clinic") / "ledger.jsonl").exists()
 
 
-def test_a_whole_backup_with_a_coordinator_that_withholds_the_head_trains(after_a_job: Alliance):
-    """What is not noticed yet: nobody else says what the clinic gave before."""
+def test_a_log_without_the_withheld_head_is_refused_by_whoever_was_in_the_job(after_a_job: Alliance):
+    """The restored clinic alone can't tell; the others saw the log with its head in it."""
     restore_everything(after_a_job)
     withhold(after_a_job)
-    assert isinstance(after_a_job.coordinator().run(), machine.Finished)
+    start_the_log_anew(after_a_job)
+    state = after_a_job.coordinator().run()
+    assert isinstance(state, machine.Aborted)
+    assert "LogForked" in state.reason
+    assert not (after_a_job.home("clinic") / "ledger.jsonl").exists()
 
 
 def test_a_coordinator_that_starts_again_proposes_in_the_same_words(after_a_job: Alliance):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fl_alliance.protocol import documents as d
+from fl_alliance.protocol import log as l
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol import plan as p
 from fl_alliance.protocol.envelope import STATEMENT_TYPE, Envelope, Signature, label
@@ -38,8 +39,16 @@ JOB: Final[dict[str, Any]] = {"alliance": "clinics", "job": "nouns-7", "round": 
 ROUND: Final[dict[str, Any]] = {**JOB, "round": 3}
 
 MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
-    "proposal": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=text(b"{update}")),
-    "proposal.first": m.Proposal(**JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=None),
+    "proposal": m.Proposal(
+        **JOB,
+        plan=text(b"{plan}"),
+        members=text(b"{members}"),
+        last_seen=text(b"{update}"),
+        checkpoint=text(b"{checkpoint}"),
+    ),
+    "proposal.first": m.Proposal(
+        **JOB, plan=text(b"{plan}"), members=text(b"{members}"), last_seen=None, checkpoint=text(b"{checkpoint}")
+    ),
     "acceptance": m.Acceptance(**JOB, plan_digest=digest(1), wrap_key=text(bytes(range(32))), ledger_head=digest(2)),
     "key-request": m.KeyRequest(**JOB, acceptances=ENVELOPES),
     "wrapped-keys": m.WrappedKeys(
@@ -50,7 +59,11 @@ MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
     "round-opening": m.RoundOpening(**ROUND, previous_record=digest(5)),
     "round-opening.first": m.RoundOpening(**{**JOB, "round": 1}, previous_record=None),
     "round-keys": m.RoundKeys(
-        **ROUND, plan_digest=digest(1), mask_key=text(bytes(range(32))), channel_key=text(bytes(range(32, 64)))
+        **ROUND,
+        plan_digest=digest(1),
+        checkpoint=digest(31),
+        mask_key=text(bytes(range(32))),
+        channel_key=text(bytes(range(32, 64))),
     ),
     "key-roster": m.KeyRoster(**ROUND, round_keys=ENVELOPES),
     "sealed-shares": m.SealedShares(**ROUND, roster_digest=digest(6), shares=FOR_EACH),
@@ -67,7 +80,7 @@ MESSAGES: Final[dict[str, m.Request | m.Answer]] = {
     "sum-checked.not-drawn": m.SumChecked(**ROUND, survivors_digest=digest(10), sum_digest=None),
     "sum-checks": m.SumChecks(**ROUND, sum_checked=ENVELOPES),
     "adapter-vote": m.AdapterVote(**ROUND, sum_digest=digest(9), adapter_digest=digest(11), score="2.71828"),
-    "release": m.Release(**ROUND, record=text(b"{record}"), votes=ENVELOPES),
+    "release": m.Release(**ROUND, record=text(b"{record}"), votes=ENVELOPES, checkpoint=text(b"{checkpoint}")),
     "released": m.Released(**ROUND, record_digest=digest(5), report_digest=None, adapter=None),
     "released.last": m.Released(**ROUND, record_digest=digest(5), report_digest=digest(12), adapter=blob(11)),
     "abort": m.Abort(**ROUND, reason='no quorum: 1 of 3 voted for "é\u20ac\\\u2028"'),
@@ -219,6 +232,25 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
             d.ManifestFile(name="rounds/0003/record.json", digest=digest(5), length=4 << 30),
         ),
     ),
+    "log-checkpoint": d.LogCheckpoint(
+        alliance="clinics", size=19, root=digest(32), newest=blob(33), time=1_790_000_003
+    ),
+}
+
+HEAD: Final = l.LogEntry(kind="ledger-head", job="nouns-7", round=3, member="lagos", digest=digest(34))
+LOG: Final[dict[str, BaseModel]] = {
+    "entry": HEAD,
+    "entry.members": l.LogEntry(kind="alliance-members", job=None, round=0, member=None, digest=digest(35)),
+    "piece": l.LogPiece(first=17, previous=blob(36), entries=(HEAD, HEAD.model_copy(update={"round": 4}))),
+    "piece.first": l.LogPiece(first=0, previous=None, entries=(HEAD,)),
+    "receipt": l.LogReceipt(
+        checkpoint=text(b"{checkpoint}"),
+        entry=HEAD,
+        index=17,
+        inclusion=(digest(37), digest(38)),
+        earlier=text(b"{earlier}"),
+        consistency=(digest(39),),
+    ),
 }
 
 ENVELOPE: Final[dict[str, Envelope]] = {
@@ -248,4 +280,5 @@ def objects() -> dict[tuple[str, str], BaseModel]:
     """(folder, name) -> the object whose bytes the file holds. A document travels as a statement."""
     found: dict[tuple[str, str], BaseModel] = {("messages", name): message for name, message in MESSAGES.items()}
     found |= {("documents", name): d.statement_for(document) for name, document in DOCUMENTS.items()}
+    found |= {("log", name): part for name, part in LOG.items()}
     return found | {("envelopes", name): envelope for name, envelope in ENVELOPE.items()}

@@ -16,6 +16,7 @@ from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import InstitutionPolicy, Statement
 from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
+from fl_alliance.protocol.log import LogEntry, LogPiece, LogReceipt
 from tests.protocol.examples import DOCUMENTS, MESSAGES, golden, objects
 
 VOTE = golden("messages", "adapter-vote")
@@ -156,7 +157,12 @@ def test_a_reason_quotes_a_stranger_briefly(place: str) -> None:
     assert len(str(caught.value)) < 3000
 
 
-READERS: dict[str, list[Any]] = {"messages": [m.REQUEST, m.ANSWER], "documents": [Statement], "envelopes": [Envelope]}
+READERS: dict[str, list[Any]] = {
+    "messages": [m.REQUEST, m.ANSWER],
+    "documents": [Statement],
+    "envelopes": [Envelope],
+    "log": [LogEntry, LogPiece, LogReceipt],
+}
 GOLDEN = {(folder, name): golden(folder, name) for folder, name in objects()}
 
 

@@ -13,6 +13,7 @@ from fl_alliance.protocol import documents as d
 from fl_alliance.protocol import limits
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.log import LogPiece, LogReceipt
 from fl_alliance.protocol.plan import Member, TrainingPlan
 from tests.protocol.examples import DOCUMENTS, PLAN, digest
 
@@ -312,6 +313,8 @@ def test_limits_are_the_stated_ones() -> None:
         "MAX_MEMBERS": 1000,
         "MIN_MEMBERS": 3,
         "MAX_ROUNDS": 10_000,
+        "MAX_LOG": 1_000_000,
+        "MAX_LOG_PIECE": 10_000,
         "MAX_NAME": 63,
     }
 
@@ -327,7 +330,9 @@ def test_a_list_longer_than_the_largest_alliance_is_refused() -> None:
 
 def test_every_list_and_every_number_that_travels_is_bounded() -> None:
     unbounded = []
-    for model in _models(*get_args(m.Request), *get_args(m.Answer), *get_args(d.Document), d.Statement):
+    for model in _models(
+        *get_args(m.Request), *get_args(m.Answer), *get_args(d.Document), d.Statement, LogPiece, LogReceipt
+    ):
         for name, field in model.model_fields.items():
             bounds = [type(rule) for rule in field.metadata]
             if (_holds(field.annotation, tuple) and MaxLen not in bounds) or (

@@ -12,6 +12,7 @@ from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import Document, Statement, statement_for
 from fl_alliance.protocol.envelope import Envelope
+from fl_alliance.protocol.log import LogEntry, LogPiece, LogReceipt
 from tests.protocol.examples import DOCUMENTS, GOLDEN, MESSAGES, golden, objects
 
 OBJECTS = objects()
@@ -19,7 +20,7 @@ OBJECTS = objects()
 
 def reader(item: BaseModel) -> Any:
     """What a receiver decodes such bytes with."""
-    if isinstance(item, Statement | Envelope):
+    if isinstance(item, Statement | Envelope | LogEntry | LogPiece | LogReceipt):
         return type(item)
     return m.REQUEST if isinstance(item, get_args(m.Request)) else m.ANSWER
 
@@ -40,7 +41,15 @@ def test_golden_bytes_are_as_another_canonical_writer_makes_them(folder: str, na
 
 
 def test_every_kind_has_golden_bytes() -> None:
-    travelling = {*get_args(m.Request), *get_args(m.Answer), *get_args(Document), Envelope}
+    travelling = {
+        *get_args(m.Request),
+        *get_args(m.Answer),
+        *get_args(Document),
+        Envelope,
+        LogEntry,
+        LogPiece,
+        LogReceipt,
+    }
     covered = {type(item) for item in (*MESSAGES.values(), *DOCUMENTS.values(), *OBJECTS.values())} - {Statement}
     assert covered == travelling
 

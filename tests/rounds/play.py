@@ -226,7 +226,9 @@ class Play:
         if isinstance(effect, c.AddUploads):
             return self.added(effect)
         assert isinstance(effect, c.SignRecord)
-        return c.RecordSigned(encode(record_of(self.plan, digest_of(self.plan_envelope), effect)))
+        return c.RecordSigned(
+            encode(record_of(self.plan, digest_of(self.plan_envelope), effect)), f"checkpoint {effect.round}".encode()
+        )
 
     def asked(self, request: m.Request) -> i.Event:
         """What an institution's shell makes of a request: here an envelope is just the payload."""

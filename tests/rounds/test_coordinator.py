@@ -95,7 +95,10 @@ def test_an_answer_of_an_earlier_round_is_refused():
 
 def test_a_stranger_is_refused():
     play = play_until(m.RoundKeys)
-    answer = m.RoundKeys(alliance="zoo", job="job-1", round=1, plan_digest=digest_of(b""), mask_key="", channel_key="")
+    digest = digest_of(b"")
+    answer = m.RoundKeys(
+        alliance="zoo", job="job-1", round=1, plan_digest=digest, checkpoint=digest, mask_key="", channel_key=""
+    )
     with pytest.raises(OutOfOrder, match="was not asked"):
         c.step(play.state, c.Answered("dogs", c.Signed(answer, b"")))
 

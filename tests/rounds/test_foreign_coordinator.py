@@ -147,7 +147,7 @@ def test_a_record_with_one_lie_is_kept_by_nobody(field: str):
     assert isinstance(effect, c.SignRecord)
     world.todo.clear()
     record = record_of(world.plan, digest_of(world.plan_envelope), effect)
-    world.event(c.RecordSigned(encode(changed(record, field))))
+    world.event(c.RecordSigned(encode(changed(record, field)), b"checkpoint"))
     assert isinstance(to_the_end(world), c.Aborted)
     assert all(("Keep", 1) in site.gate.done and ("Keep", 2) not in site.gate.done for site in world.sites.values())
 

@@ -205,7 +205,7 @@ class Histories(RuleBasedStateMachine):
         """In other bytes, so that no stored reply fits."""
         self.note("proposed anew")
         proposal = m.Proposal(**self.world.job.bound(0), plan=base64.b64encode(self.world.plan_envelope).decode(),
-                              members="AAAA", last_seen=None)  # fmt: skip
+                              members="AAAA", last_seen=None, checkpoint="AAAA")  # fmt: skip
         self.world.hand(c.Ask(self.member(member), proposal))
 
     @precondition(lambda self: self.ripe() and self.world.todo)
@@ -217,7 +217,7 @@ class Histories(RuleBasedStateMachine):
             self.world.event(c.SumAdded(blob_ref(b"crafted")))
         elif isinstance(effect, c.SignRecord):
             record = record_of(self.world.plan, digest_of(self.world.plan_envelope), effect)
-            self.world.event(c.RecordSigned(encode(changed(record, field))))
+            self.world.event(c.RecordSigned(encode(changed(record, field)), b"checkpoint"))
 
     @precondition(ripe)
     @rule(member=ANY, data=st.data())

@@ -246,7 +246,13 @@ class Round:
         keys = [
             self.envelope(
                 name,
-                m.RoundKeys(**BOUND, plan_digest=plan, mask_key=b64(public.mask), channel_key=b64(public.channel)),
+                m.RoundKeys(
+                    **BOUND,
+                    plan_digest=plan,
+                    checkpoint=digest_of(b"a checkpoint"),
+                    mask_key=b64(public.mask),
+                    channel_key=b64(public.channel),
+                ),
             )
             for name, public in self.publics.items()
         ]

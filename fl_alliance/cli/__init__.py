@@ -25,6 +25,9 @@ app.add_typer(audit.app, name="audit")
 app.command("demo")(demo)
 app.command("simulate")(simulate)
 
+_EXTRAS = dict.fromkeys(("OpenSSL", "model_signing", "sigstore_models"), "[audit-model]")
+"""Extras that bring a package, where it is not one of a party's own."""
+
 
 def main() -> None:
     """Run the command line; a named error, or a library that is not installed, becomes one line and exit code 1."""
@@ -35,7 +38,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "fl_alliance":
             raise
-        _refuse(BadConfig(f"this command needs {error.name}: install fl-alliance[institution], or [coordinator]"))
+        extras = _EXTRAS.get(error.name.partition(".")[0], "[institution], or [coordinator]")
+        _refuse(BadConfig(f"this command needs {error.name}: install fl-alliance{extras}"))
 
 
 def _refuse(error: AllianceError) -> NoReturn:

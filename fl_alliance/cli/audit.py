@@ -1,4 +1,4 @@
-"""`fl-alliance audit ...`: offline, of evidence or of training itself."""
+"""`fl-alliance audit ...`: offline, of evidence, of a released adapter, or of training itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from fl_alliance.cli.words import Folder, console, say
 
-app = typer.Typer(no_args_is_help=True, help="Offline: of an evidence folder, or of training itself.")
+app = typer.Typer(no_args_is_help=True, help="Offline: of evidence, of a released adapter, or of training itself.")
 
 
 @app.command("verify")
@@ -34,6 +34,19 @@ def audit_compare(
 
     compare_evidence(folders, root=root, say=say)
     say("one history: the coordinator showed the same log to all of them")
+
+
+@app.command("model")
+def audit_model(
+    folder: Annotated[Path, typer.Argument(help="A released adapter's folder.")],
+    evidence: Annotated[Path | None, typer.Option(help="The same institution's evidence folder of the job.")] = None,
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+) -> None:
+    """Verify signatures, provenance and card of a released adapter, and with evidence the votes for it; offline."""
+    from fl_alliance.parties.model_auditor import verify_model
+
+    verify_model(folder, evidence=evidence, root=root, say=say)
+    say("the model holds" if evidence is not None else "the model holds together; without --evidence no more is shown")
 
 
 @app.command("empirical")

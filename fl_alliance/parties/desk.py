@@ -27,6 +27,7 @@ from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import signed_pieces
 from fl_alliance.parties.files import write_atomically
 from fl_alliance.parties.heads import heads_in_evidence
+from fl_alliance.parties.release import ModelReleaser
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.evaluation import score_of
@@ -108,8 +109,9 @@ class InstitutionDesk:
         trainer: Callable[[TrainingPlan], Trainer],
         public_documents: Mapping[str, bytes],
         performance: Performance = ISOLATED,
+        releaser: ModelReleaser | None = None,
     ) -> None:
-        self._performance = performance
+        self._performance, self._releaser = performance, releaser
         self._ciphers: CipherWorker | None = None
         self._name, self._identity, self._jobs, self._blobs = name, identity, jobs, blobs
         self._accounts, self._new_trainer, self._public = accounts, trainer, public_documents
@@ -420,7 +422,7 @@ class InstitutionDesk:
         return self.home.job / "candidate"
 
     def _keep(self, work: machine.Keep) -> tuple[str | None, BlobRef | None]:
-        """Release the adapter that the quorum signed; after the last round write the report."""
+        """Release the adapter that the quorum signed; after the last round write the report, card and signatures."""
         moved = not self._candidate.exists()  # by a process that was killed then
         self._keep_best(work.record.score, copied=moved)
         if not moved:
@@ -428,6 +430,8 @@ class InstitutionDesk:
         if not work.last:
             return None, None
         report = self._accounts.report(self.plan, self._digest, self.home.evidence, work.record)
+        if self._releaser is not None:  # a stand-in's adapter is no model
+            self._releaser.write(self.home.adapter, self.plan, self._digest, self.home.evidence, work.record)
         adapter = None
         if self.plan.release_to_coordinator:
             data = (self.home.adapter / "adapter_model.safetensors").read_bytes()

@@ -78,6 +78,11 @@ class Keys:
         return self.home / "keys" / "node.key"
 
     @property
+    def model(self) -> Path:
+        """EC key for model signatures, made at the first release."""
+        return self.home / "keys" / "model.key"
+
+    @property
     def root_public(self) -> Path:
         """Public half of the alliance root, as pinned."""
         return self.home / "root.pub.json"

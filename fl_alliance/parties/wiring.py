@@ -416,6 +416,7 @@ def institution(
         link,
         trainer=lambda plan: QwenTrainer(config, home, plan, split, step),
         records_digest=lambda: dataset_digest(home / config.data.path),
+        releases=True,
         serves=serves,
         tell=tell,
         watch=watch,
@@ -428,14 +429,19 @@ def institution_with(
     *,
     trainer: Callable[[TrainingPlan], Trainer],
     records_digest: Callable[[], str],
+    releases: bool = False,
     serves: bool = False,
     tell: Tell = lambda _: None,
     watch: InstitutionWatch = NOBODY,
 ) -> Callable[[bytes], bytes]:
-    """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed."""
+    """Return the handler of the institution in `home`, around any trainer and its records; torch is not needed.
+
+    `releases`: the trainer's adapter is a PEFT folder, and gets a model card, provenance and a model signature.
+    """
     from fl_alliance.parties.desk import InstitutionDesk
     from fl_alliance.parties.institution import Desk, Institution
     from fl_alliance.parties.job_journal import JobJournal
+    from fl_alliance.parties.release import ModelReleaser
     from fl_alliance.parties.vault import Vault
 
     config = load(InstitutionConfig, home / "institution.toml")
@@ -460,6 +466,7 @@ def institution_with(
             trainer=trainer,
             public_documents={"root.pub.json": root},
             performance=Performance(processes=config.cipher_processes),
+            releaser=ModelReleaser(identity, keys.model) if releases else None,
         )
 
     shell = Institution(

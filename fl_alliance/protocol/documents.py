@@ -10,6 +10,7 @@
     PrivacyReport        institution        the ledger's head           what the job cost, in epsilon
     EvidenceManifest     institution        every file of the folder    what belongs to the evidence
     LogCheckpoint        coordinator        the transparency log        how long the log is, and its root
+    ModelProvenance      institution        adapter files and card      how the released adapter came to be
 
 The subjects follow from the predicate (`subjects_of`), so the two can't contradict each other. A digest of a document
 is always the digest of its exact envelope bytes.
@@ -303,6 +304,54 @@ class LogCheckpoint(Wire):
     time: UnixTime
 
 
+class Software(Wire):
+    """One package that the institution's process ran with."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,63}$")]
+
+
+class ModelProvenance(Wire):
+    """How a released adapter came to be, as one institution saw it: SLSA's provenance in the alliance's own terms.
+
+    The model card is rendered from this document alone, so that it can say nothing else.
+    """
+
+    kind: Literal["model-provenance"] = "model-provenance"
+    version: Literal[1] = 1
+    key: Base64
+    """The signer's raw Ed25519 public key; the members' list shows whose key it is."""
+    model_key: Annotated[Base64, Field(max_length=1000)]
+    """DER SubjectPublicKeyInfo of the institution's EC key for model signatures: hereby certified."""
+    files: Annotated[tuple[ModelFile, ...], items(1, 100)]
+    """The folder's files, but this document and the model signature."""
+    plan: TrainingPlan
+    """Public parameters, and the base model's files."""
+    plan_digest: Digest
+    """Of the plan's envelope."""
+    rounds: RoundNumber
+    """Rounds that were: fewer than the plan's, where the scores ended it."""
+    record_digest: Digest
+    """Of the last round's record, an envelope: end of the chain of records."""
+    report: PrivacyReport
+    report_digest: Digest
+    """Of the report's envelope."""
+    software: Annotated[tuple[Software, ...], items(1, 100)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _require_sorted("files", [file.name for file in self.files])
+        _require_sorted("software", [package.name for package in self.software])
+        for field, said, right in (
+            ("alliance", self.report.alliance, self.plan.alliance),
+            ("job", self.report.job, self.plan.job),
+            ("plan_digest", self.report.plan_digest, self.plan_digest),
+        ):
+            if said != right:
+                raise ValueError(f"report.{field} is {said}, the plan's is {right}")
+        return self
+
+
 Document = (
     AllianceMembers
     | TrainingPlan
@@ -313,6 +362,7 @@ Document = (
     | PrivacyReport
     | EvidenceManifest
     | LogCheckpoint
+    | ModelProvenance
 )
 
 
@@ -362,7 +412,7 @@ def _about(document: Document) -> list[tuple[str, str]]:
     match document:
         case AllianceMembers(members=members):
             return [(member.name, digest_of(base64.b64decode(member.identity))) for member in members]
-        case TrainingPlan(model=files) | EvidenceManifest(files=files):
+        case TrainingPlan(model=files) | EvidenceManifest(files=files) | ModelProvenance(files=files):
             return [(file.name, file.digest) for file in files]
         case InstitutionPolicy():
             return [(document.dataset, ledger_genesis(document.institution, document.dataset))]

@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from fl_alliance.errors import BadPlan, StoreFailed
-from fl_alliance.protocol.ids import digest_of
+from fl_alliance.evidence.adapter import adapter_digest
 from fl_alliance.protocol.plan import AdapterPlan
 from fl_alliance.training.base import check_model, load_base, model_files
 from fl_alliance.training.targets import check_targets
@@ -170,17 +170,3 @@ def _write_files(model: Any, folder: Path) -> None:
     state = get_peft_model_state_dict(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     (folder / "adapter_model.safetensors").write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
-
-
-def adapter_digest(folder: Path) -> str:
-    """Return one `Digest` for the folder: of the lines `<digest> <name>`, sorted by name.
-
-    Raises:
-        StoreFailed: the folder can't be read, or holds a subfolder.
-    """
-    try:
-        paths = sorted(folder.iterdir(), key=lambda path: path.name)
-        lines = [f"{digest_of(path.read_bytes())} {path.name}\n" for path in paths]
-    except OSError as error:
-        raise StoreFailed(f"{folder.name} can't be read: {error.strerror}") from error
-    return digest_of("".join(lines).encode())

@@ -17,19 +17,22 @@ from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import Folder
+from tests.evidence.released import released
 
 HEAVY = (
     "torch", "transformers", "peft", "opacus", "safetensors", "flwr", "grpc", "tenseal", "Crypto", "sqlalchemy",
     "structlog", "starlette", "uvicorn", "pyarrow",
 )  # fmt: skip
-HOOK = f"""
+SIGNING = ("model_signing", "sigstore", "OpenSSL")
+"""An extra of its own, for released adapters only."""
+HOOK = """
 import atexit, sys
 tried = []
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {HEAVY}:
+        if name.partition('.')[0] in REFUSED:
             tried.append(name)
-            raise ModuleNotFoundError(f'no {{name}} on this machine', name=name)
+            raise ModuleNotFoundError(f'no {name} on this machine', name=name)
 sys.meta_path.insert(0, Refuse())
 atexit.register(lambda: print('tried', *tried, file=sys.stderr))
 """
@@ -49,9 +52,11 @@ for words in commands(typer.main.get_command(app), []):
 """
 
 
-def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(
+    program: str, *arguments: object, absent: tuple[str, ...] = (*HEAVY, *SIGNING)
+) -> subprocess.CompletedProcess[str]:
     """Run `program` under the hook; the last line on stderr says what it tried to import in vain."""
-    words = [sys.executable, "-c", HOOK + program, *map(str, arguments)]
+    words = [sys.executable, "-c", f"REFUSED = {absent}\n{HOOK}{program}", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
@@ -91,7 +96,25 @@ def test_every_command_can_say_there_what_it_does():
     assert len(said) >= 15
 
 
-@pytest.mark.parametrize("library", HEAVY)
+def test_the_audit_of_a_released_adapter_passes_where_no_heavy_library_can_be_imported(tmp_path: Path):
+    job = released(tmp_path / "job")
+    words = ("audit", "model", job / "adapter", "--evidence", job / "evidence", "--root", key_of("root").keyid)
+    done = run(MAIN, *words, absent=HEAVY)
+    assert (done.returncode, done.stderr) == (0, "tried\n")
+    assert done.stdout.endswith("\nthe model holds\n")
+    (job / "adapter" / "model.sig").unlink()
+    done = run(MAIN, *words, absent=HEAVY)
+    assert done.returncode == 1
+    assert done.stderr == "EvidenceRefused: step 1, model.sig: is missing, every released adapter has it\ntried\n"
+
+
+def test_the_audit_of_a_released_adapter_says_what_to_install(tmp_path: Path):
+    done = run(MAIN, "audit", "model", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("BadConfig: this command needs model_signing: install fl-alliance[audit-model]")
+
+
+@pytest.mark.parametrize("library", [*HEAVY, *SIGNING])
 def test_the_hook_sees_also_an_import_that_the_program_survives(library: str):
     done = run(f"try:\n    import {library}.inner\nexcept ImportError:\n    pass")
     assert done.returncode == 0

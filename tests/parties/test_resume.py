@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from fl_alliance.evidence.adapter import adapter_digest
 from fl_alliance.parties import wiring
 from fl_alliance.parties.auditor import verify_evidence
+from fl_alliance.parties.model_auditor import verify_model
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import SumPlan, TrainingPlan
 from fl_alliance.rounds import coordinator as machine
@@ -66,8 +69,13 @@ class Steps(FixedTrainer):
 
     def save(self, folder: Path) -> str:
         folder.mkdir(parents=True)  # as the product's: never over another
-        (folder / "adapter_model.safetensors").write_bytes(self.vector.tobytes())
-        return digest_of(self.vector.tobytes())
+        (folder / "adapter_config.json").write_text("{}\n")
+        (folder / "adapter_model.safetensors").write_bytes(weights(self.vector))
+        return adapter_digest(folder)
+
+
+def weights(vector: Any) -> bytes:
+    return safetensors.numpy.save({"vector": vector})
 
 
 def with_steps(build: Build, rounds: int) -> Alliance:
@@ -89,8 +97,9 @@ def attach(alliance: Alliance, name: str) -> None:
     """Start the institution's process: nothing of an earlier one is left but its folder."""
     link = alliance.hub.institution_link(name)
     handler = wiring.institution_with(
-        alliance.home(name), link, trainer=lambda _: Steps(name), records_digest=lambda: digest_of(name.encode())
-    )
+        alliance.home(name), link, trainer=lambda _: Steps(name), records_digest=lambda: digest_of(name.encode()),
+        releases=True,
+    )  # fmt: skip
     alliance.hub.attach(name, handler)
 
 
@@ -106,8 +115,9 @@ def run_through(alliance: Alliance, most: int = 300) -> machine.State:
 
 
 def outcome(alliance: Alliance) -> set[bytes]:
-    """Return the adapter of all institutions; checks ledgers and evidence on the way."""
+    """Return the adapter of all institutions; checks ledgers, evidence and what was released on the way."""
     for name in SITES:
+        verify_model(alliance.job(name) / "adapter", evidence=alliance.job(name) / "evidence", say=lambda _: None)
         found = verify_evidence(alliance.job(name) / "evidence", root=None, say=lambda _: None)
         assert found.charges == alliance.plan.rounds, "a round that goes on is not charged again"
     return {(alliance.job(name) / "adapter" / "adapter_model.safetensors").read_bytes() for name in SITES}
@@ -139,4 +149,4 @@ def expected_adapter(plan: TrainingPlan) -> bytes:
         total = fixedpoint.dequantise_sum(sum(digits), clip=CLIP, bits=plan.sum.bits, members=len(SITES))  # type: ignore[arg-type]
         for member in houses.values():
             member.apply(total / len(SITES))
-    return houses[SITES[0]].vector.tobytes()
+    return weights(houses[SITES[0]].vector)

@@ -15,6 +15,7 @@ from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties import desk as desks
 from fl_alliance.parties.auditor import verify_evidence
+from fl_alliance.parties.model_auditor import FILES, verify_model
 from fl_alliance.protocol.documents import PrivacyReport, RoundRecord
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg import cipher, masks
@@ -31,10 +32,11 @@ def test_three_institutions_release_one_adapter_with_evidence_that_verifies(buil
     assert len(adapters) == 1
     for name in SITES:
         evidence = alliance.job(name) / "evidence"
-        verify_evidence(evidence, root=None, say=lambda _: None)
+        verify_model(alliance.job(name) / "adapter", evidence=evidence, say=lambda _: None)
         report = peek_document((evidence / "report.dsse.json").read_bytes(), PrivacyReport)
         assert 0 < float(report.epsilon_pld) <= float(report.epsilon_rdp)
         assert report.entries == alliance.plan.rounds
+    assert len({(alliance.job(name) / "adapter" / "README.md").read_bytes() for name in SITES}) == len(SITES)
     record = peek_document((alliance.job("clinic") / "evidence/rounds/0002/record.dsse.json").read_bytes(), RoundRecord)
     assert record.votes == SITES
 
@@ -47,7 +49,9 @@ def test_the_released_adapter_loads_with_peft_and_is_not_the_start(build: Build)
     alliance = build(rounds=1)
     alliance.coordinator().run()
     base, _ = load_base(Path(__file__).parents[2] / "deploy/demo/model", alliance.plan.model)
-    model = PeftModel.from_pretrained(base, alliance.job("school") / "adapter")
+    folder = alliance.job("school") / "adapter"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES), "card and signatures lie beside it"
+    model = PeftModel.from_pretrained(base, folder)
     b = [p for n, p in model.named_parameters() if "lora_B" in n]
     assert len(b) == alliance.plan.adapter.modules
     assert any(float(p.abs().sum()) > 0 for p in b)

@@ -129,6 +129,26 @@ PLAN: Final = p.TrainingPlan(
     phase_seconds=900,
 )
 
+REPORT: Final = d.PrivacyReport(
+    institution="lagos",
+    dataset="cases",
+    alliance="clinics",
+    job="nouns-7",
+    plan_digest=digest(1),
+    unit="patient",
+    delta="0.000001",
+    epsilon_pld="3.17",
+    epsilon_rdp="3.61",
+    dataset_epsilon_pld="5.02",
+    dataset_epsilon_rdp="5.9",
+    entries=17,
+    ledger_head=digest(8),
+    adapter_digest=digest(11),
+    policy_digest=digest(25),
+    time=1_790_000_002,
+    statement="Whether one patient is in the data changes\nno answer by more than a factor of exp(3.17).",
+)
+
 DOCUMENTS: Final[dict[str, d.Document]] = {
     "alliance-members": d.AllianceMembers(
         alliance="clinics",
@@ -205,31 +225,32 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
         previous_record=digest(5),
         time=1_790_000_001,
     ),
-    "privacy-report": d.PrivacyReport(
-        institution="lagos",
-        dataset="cases",
-        alliance="clinics",
-        job="nouns-7",
-        plan_digest=digest(1),
-        unit="patient",
-        delta="0.000001",
-        epsilon_pld="3.17",
-        epsilon_rdp="3.61",
-        dataset_epsilon_pld="5.02",
-        dataset_epsilon_rdp="5.9",
-        entries=17,
-        ledger_head=digest(8),
-        adapter_digest=digest(11),
-        policy_digest=digest(25),
-        time=1_790_000_002,
-        statement="Whether one patient is in the data changes\nno answer by more than a factor of exp(3.17).",
-    ),
+    "privacy-report": REPORT,
     "evidence-manifest": d.EvidenceManifest(
         institution="lagos",
         key=text(bytes([2]) * 32),
         files=(
             d.ManifestFile(name="ledger.jsonl", digest=digest(26), length=0),
             d.ManifestFile(name="rounds/0003/record.json", digest=digest(5), length=4 << 30),
+        ),
+    ),
+    "model-provenance": d.ModelProvenance(
+        key=text(bytes([2]) * 32),
+        model_key=text(bytes(range(91))),
+        files=(
+            p.ModelFile(name="README.md", digest=digest(31)),
+            p.ModelFile(name="adapter_config.json", digest=digest(32)),
+            p.ModelFile(name="adapter_model.safetensors", digest=digest(33)),
+        ),
+        plan=PLAN,
+        plan_digest=digest(1),
+        rounds=11,
+        record_digest=digest(5),
+        report=REPORT,
+        report_digest=digest(12),
+        software=(
+            d.Software(name="fl-alliance", version="0.1.0"),
+            d.Software(name="torch", version="2.13.0+cpu"),
         ),
     ),
     "log-checkpoint": d.LogCheckpoint(

@@ -235,6 +235,24 @@ DOCUMENT_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"files": DOCUMENTS["evidence-manifest"].model_dump()["files"][::-1]},
         "files must be sorted",
     ),
+    "released files unsorted": (
+        "model-provenance",
+        {"files": DOCUMENTS["model-provenance"].model_dump()["files"][::-1]},
+        "files must be sorted",
+    ),
+    "software unsorted": (
+        "model-provenance",
+        {"software": DOCUMENTS["model-provenance"].model_dump()["software"][::-1]},
+        "software must be sorted",
+    ),
+    "a report of another job": ("model-provenance", {"report": {"job": "other"}}, "report.job is other, the plan's is"),
+    "a report of another alliance": ("model-provenance", {"report": {"alliance": "other"}}, "report.alliance is other"),
+    "a report of another plan": ("model-provenance", {"plan_digest": digest(99)}, "report.plan_digest is"),
+    "a version that is a path": (
+        "model-provenance",
+        {"software": [{"name": "torch", "version": "/usr/lib"}]},
+        "software.0.version",
+    ),
     "no unit allowed": ("institution-policy", {"allowed_units": []}, "allowed_units"),
     "an empty unit": ("institution-policy", {"allowed_units": [""]}, "allowed_units"),
     "a charge of nothing": (

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import Qwen3ForCausalLM
 
 from fl_alliance.errors import BadPlan, StoreFailed
+from fl_alliance.protocol.ids import digest_of
 from fl_alliance.training.base import load_base, model_files
 from fl_alliance.training.model import (
     adapter_digest,
@@ -207,16 +208,18 @@ def test_the_digest_is_the_same_at_two_members_and_of_another_vector_another(fol
     assert adapter_digest(tmp_path / "four") != one
 
 
-def test_the_digest_is_of_every_byte_and_every_name(folder: Path, tmp_path: Path) -> None:
+def test_the_digest_is_of_every_byte_of_the_adapter_and_of_nothing_beside_it(folder: Path, tmp_path: Path) -> None:
     target = saved(folder, tmp_path / "one")
-    before = adapter_digest(target)
-    config = target / "adapter_config.json"
-    config.write_bytes(config.read_bytes() + b" ")
-    changed = adapter_digest(target)
-    (target / "more.txt").touch()
-    more = adapter_digest(target)
-    (target / "more.txt").rename(target / "other.txt")
-    assert len({before, changed, more, adapter_digest(target)}) == 4
+    digests = {adapter_digest(target)}
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (target / name).write_bytes((target / name).read_bytes() + b" ")
+        digests.add(adapter_digest(target))
+    assert len(digests) == 3
+    (target / "README.md").write_text("a card of one institution")
+    assert adapter_digest(target) in digests
+    mine = [target / "adapter_config.json", target / "adapter_model.safetensors"]
+    lines = [f"{digest_of(path.read_bytes())} {path.name}\n" for path in mine]
+    assert adapter_digest(target) == digest_of("".join(lines).encode())
 
 
 @pytest.mark.parametrize("method", ["ffa-lora", "lora"])
@@ -258,9 +261,9 @@ def test_a_folder_that_can_not_be_finished_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_digest_of_no_folder_and_of_a_folder_in_it(folder: Path, tmp_path: Path) -> None:
+def test_a_digest_of_no_folder_and_of_half_an_adapter(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="none can't be read"):
         adapter_digest(tmp_path / "none")
-    (saved(folder, tmp_path / "adapter") / "deep").mkdir()
+    (saved(folder, tmp_path / "adapter") / "adapter_config.json").unlink()
     with pytest.raises(StoreFailed, match="adapter can't be read"):
         adapter_digest(tmp_path / "adapter")

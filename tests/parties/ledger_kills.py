@@ -201,11 +201,11 @@ class Shell(Institution):
         if (stored := self._journal.reply(digest_of(request))) is not None:
             return stored
         if isinstance(self.state, machine.Working) and digest_of(request) == self._asked:
-            return self._go_on(again=True)
+            return self._go_on(again=True)[1]
         working = self._opened(request)
         self._asked = digest_of(request)
         self._advance(working.seat.plan.job, (REQUEST, request), working, (working.work,))
-        return self._go_on()
+        return self._go_on()[1]
 
     def _replay(self, kind: str, body: bytes) -> None:
         if kind == REQUEST:

@@ -314,8 +314,11 @@ def house_plans(home: Path) -> HousePlans:
     """
     identity = IdentityKey.load(setup.Keys(home).identity)
     policy = own_policy(home, identity)
-    config = load(InstitutionConfig, home / "institution.toml")
-    return HousePlans(home, policy, ledger_file(home, config, identity).read())
+    path, ledger = home / "institution.toml", Path("ledger.jsonl")
+    if path.exists():
+        ledger = load(InstitutionConfig, path).data.ledger
+    owner = {"institution": policy.institution, "dataset": policy.dataset}
+    return HousePlans(home, policy, LedgerFile(home / ledger, public_key=identity.public, **owner).read())
 
 
 def own_policy(home: Path, identity: IdentityKey) -> InstitutionPolicy:

@@ -102,10 +102,9 @@ def test_the_tree_of_errors_is_drawn_as_it_is():
     assert drawn == real
 
 
-def test_decisions_are_numbered_each_once_and_have_a_status():
-    """A number may be missing while its decision is being written."""
-    files = {path.name[:5]: path for path in DECISIONS.glob("*.md")}
-    assert len(files) == len(list(DECISIONS.glob("*.md")))
+def test_decisions_are_numbered_without_a_gap_and_have_a_status():
+    files = {path.name[:5]: path for path in sorted(DECISIONS.glob("*.md"))}
+    assert list(files) == [f"{number:04d}-" for number in range(1, len(list(DECISIONS.glob("*.md"))) + 1)]
     for number, path in files.items():
         lines = path.read_text().splitlines()
         assert lines[0].startswith(f"# {int(number[:4])}. "), path.name

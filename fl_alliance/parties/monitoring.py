@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import open_document
@@ -17,6 +18,12 @@ from fl_alliance.protocol.documents import InstitutionPolicy
 from fl_alliance.protocol.ports import CoordinatorLink
 from fl_alliance.store.journal import Journal
 from fl_alliance.store.ledger_file import LedgerFile
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    from fl_alliance.parties.status import Check
 
 
 @contextlib.contextmanager
@@ -33,27 +40,14 @@ def watched_coordinator(
         return
     from prometheus_client import CollectorRegistry
 
-    from fl_alliance.parties import metrics, status
+    from fl_alliance.parties import metrics
 
     registry = CollectorRegistry()
     watch = metrics.CoordinatorMetrics(registry)
-    registry.register(
-        metrics.Looked(
-            partial(metrics.disk_free, home),
-            partial(metrics.certificate_left, Keys(home).tls_certificate),
-            lambda: metrics.members_online(link.online, len(admitted(home))),
-        )
-    )
-    checks: dict[str, status.Check] = {
-        "link": lambda: _none(link.online),
-        "journal": lambda: _none(journal.check),
-        "disk": partial(status.disk_check, home),
-    }
-    page = status.StatusServer(config.metrics, registry, checks)
-    try:
+    looks: list[Callable[[], Iterable[Metric]]] = [lambda: metrics.members_online(link.online, len(admitted(home)))]
+    checks: dict[str, Check] = {"link": lambda: _none(link.online), "journal": lambda: _none(journal.check)}
+    with _served(home, config.metrics, registry, looks, checks):
         yield watch
-    finally:
-        page.close()
 
 
 @contextlib.contextmanager
@@ -80,22 +74,34 @@ def watched_institution(
 
     registry = CollectorRegistry()
     watch = metrics.InstitutionMetrics(registry)
-    registry.register(
-        metrics.Looked(
-            partial(metrics.disk_free, home),
-            partial(metrics.certificate_left, Keys(home).tls_certificate),
-            lambda: metrics.coordinator_heard(heard, retries),
-            metrics.Budget(ledger.read, partial(_policy, home)),
-        )
-    )
-    checks: dict[str, status.Check] = {
+    looks: list[Callable[[], Iterable[Metric]]] = [
+        lambda: metrics.coordinator_heard(heard, retries),
+        metrics.Budget(ledger.read, partial(_policy, home)),
+    ]
+    checks: dict[str, Check] = {
         "coordinator": lambda: status.heard_check(heard()),
         "ledger": lambda: _none(ledger.read),
-        "disk": partial(status.disk_check, home),
     }
-    page = status.StatusServer(config.metrics, registry, checks)
-    try:
+    with _served(home, config.metrics, registry, looks, checks):
         yield watch
+
+
+@contextlib.contextmanager
+def _served(
+    home: Path,
+    address: str,
+    registry: CollectorRegistry,
+    looks: Sequence[Callable[[], Iterable[Metric]]],
+    checks: Mapping[str, Check],
+) -> Iterator[None]:
+    """Serve a page at `address` with what every party shows too: its disk, and its certificate's days."""
+    from fl_alliance.parties import metrics, status
+
+    disk, days = partial(metrics.disk_free, home), partial(metrics.certificate_left, Keys(home).tls_certificate)
+    registry.register(metrics.Looked(disk, days, *looks))
+    page = status.StatusServer(address, registry, {**checks, "disk": partial(status.disk_check, home)})
+    try:
+        yield
     finally:
         page.close()
 

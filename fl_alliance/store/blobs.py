@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fl_alliance.errors import BlobMissing, NotAuthentic, StoreFailed
 from fl_alliance.protocol.ids import BlobRef
+from fl_alliance.store.disk import sync_folder, write_all
 
 
 class FolderBlobs:
@@ -39,7 +40,7 @@ class FolderBlobs:
                 os.close(descriptor)
             with _named(ref):
                 Path(name).replace(self.path(ref))
-                self._sync_folder()
+                sync_folder(self._folder)
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -63,19 +64,11 @@ class FolderBlobs:
         """Return where the blob is or would be."""
         return self._folder / ref.digest.removeprefix("sha256:")
 
-    def _sync_folder(self) -> None:
-        """Make the new name durable: a file's own sync does not."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
 
 def _copy(ref: BlobRef, chunks: Iterable[bytes], descriptor: int) -> None:
     for chunk in checked(ref, chunks):
         with _named(ref):
-            _write(descriptor, chunk)
+            write_all(descriptor, chunk)
 
 
 def checked(ref: BlobRef, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -90,13 +83,6 @@ def checked(ref: BlobRef, chunks: Iterable[bytes]) -> Iterator[bytes]:
     seen = "sha256:" + hasher.hexdigest()
     if (seen, length) != (ref.digest, ref.length):
         raise NotAuthentic(f"blob {ref.digest} of {ref.length} bytes: got {seen} of {length} bytes")
-
-
-def _write(descriptor: int, chunk: bytes) -> None:
-    """Write the whole chunk: on a disk that fills up, the system writes a part and raises nothing yet."""
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from fl_alliance.errors import LedgerBroken, StoreFailed
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.privacy.ledger import Ledger, verify_chain
 from fl_alliance.protocol.documents import LedgerEntry
+from fl_alliance.store.disk import sync_folder, write_tail
 
 
 class LedgerFile:
@@ -110,16 +111,8 @@ class LedgerFile:
     def _append(self, handle: int, length: int, line: bytes) -> None:
         """Write `line` at `length`, cutting off a torn tail. It is on the disk when this returns."""
         try:
-            os.ftruncate(handle, length)
-            os.lseek(handle, length, os.SEEK_SET)
-            while line:
-                line = line[os.write(handle, line) :]
-            os.fsync(handle)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_tail(handle, length, line)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise StoreFailed(f"ledger {self._path}: {error.strerror}") from None
 

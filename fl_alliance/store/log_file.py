@@ -15,6 +15,7 @@ from fl_alliance.errors import MalformedMessage, StoreFailed
 from fl_alliance.evidence.merkle import Tree, leaf_hash
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.log import LogEntry
+from fl_alliance.store.disk import sync_folder, write_tail
 
 
 class LogFile:
@@ -110,18 +111,9 @@ def _write(path: Path, length: int, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(handle, length)
-            os.lseek(handle, length, os.SEEK_SET)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
+            write_tail(handle, length, data)
         finally:
             os.close(handle)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreFailed(f"log {path}: {error.strerror}") from None

@@ -55,7 +55,7 @@ from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.protocol.ids import BlobRef, blob_ref, digest_of
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds import institution as machine
-from fl_alliance.store import ledger_file
+from fl_alliance.store import disk, ledger_file
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.journal import SqlJournal
 from fl_alliance.store.ledger_file import LedgerFile
@@ -239,7 +239,7 @@ def open_house(house: House) -> Shell:
 
 def live(house: House, life: int, mark: mmap.mmap, ready: int) -> NoReturn:
     """Serve the round that the last life left open, then rounds of a new job, until killed."""
-    ledger_file.os = SlowDisk()  # type: ignore[assignment]
+    disk.os = SlowDisk()  # type: ignore[assignment]
     if house.fault == FAULTS[2]:
         ledger_file._whole_lines = lambda data: (tuple(data.split(b"\n")[:-1]), len(data))  # type: ignore[assignment]
     shell, office = open_house(house), mail.Address(OFFICE, OFFICE, KEYS)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-import structlog
 
 from tests.test_cli import Shell, shell
 
 __all__ = ["shell"]  # a fixture
 SMALL = ("simulate", "--members", "4", "--parameters", "100")
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before():
-    yield
-    structlog.reset_defaults()
 
 
 def test_a_simulation_prints_its_table_and_writes_it_as_json(shell: Shell):

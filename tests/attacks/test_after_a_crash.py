@@ -17,11 +17,8 @@ from fl_alliance.parties.vault import Vault
 from fl_alliance.protocol import messages as m
 from fl_alliance.rounds import institution as machine
 from tests.attacks.wire import Refused, Wire, relay
+from tests.killed import Killed
 from tests.parties.pages import MemoryPages
-
-
-class Killed(BaseException):
-    """Ends a process where it stands."""
 
 
 @pytest.fixture

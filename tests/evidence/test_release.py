@@ -20,14 +20,11 @@ from fl_alliance.protocol.documents import ModelProvenance
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import ME
 from tests.evidence.released import copy_of, release, released
+from tests.killed import Killed
 from tests.protocol.examples import DOCUMENTS, digest
 
 GOLDEN_CARD = Path(__file__).parent / "golden-card.md"
 EXAMPLE = DOCUMENTS["model-provenance"]
-
-
-class Killed(BaseException):
-    """Ends a process where it stands."""
 
 
 @pytest.fixture(scope="module")

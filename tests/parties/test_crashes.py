@@ -12,13 +12,10 @@ from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.documents import RoundRecord
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.store.journal import SqlJournal
+from tests.killed import Killed
 from tests.parties.conftest import SITES, Alliance, set_database
 
 Build = Callable[..., Alliance]
-
-
-class Killed(BaseException):
-    """Ends the coordinator where it stands: nothing after it runs, as with kill -9."""
 
 
 class Guillotine:

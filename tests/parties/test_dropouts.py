@@ -20,6 +20,7 @@ from fl_alliance.rounds import coordinator as machine
 from fl_alliance.rounds import institution as seat
 from fl_alliance.store.journal import SqlJournal
 from fl_alliance.training.model import adapter_digest
+from tests.killed import Killed
 from tests.parties.conftest import FOUR, SITES, Alliance
 
 Build = Callable[..., Alliance]
@@ -29,10 +30,6 @@ SHAPE: dict[str, Any] = {"sites": FOUR, "threshold": 3, "quorum": 3, "rounds": 1
 
 class Gone(Exception):
     """The line broke before the answer was sent."""
-
-
-class Killed(BaseException):
-    """Ends the coordinator where it stands."""
 
 
 class Clock:

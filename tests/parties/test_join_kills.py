@@ -20,11 +20,8 @@ from fl_alliance.parties import join, pki, roster
 from fl_alliance.parties.join_words import JoinAnswer, JoinOffer
 from fl_alliance.parties.setup import Keys
 from fl_alliance.protocol.codec import decode
+from tests.killed import Killed
 from tests.parties.joining import Office
-
-
-class Killed(BaseException):
-    """Nobody catches it: as if the process had ended here."""
 
 
 @dataclass

@@ -8,7 +8,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,19 +31,11 @@ Build = Callable[..., Alliance]
 
 
 @pytest.fixture
-def written() -> Iterator[Callable[..., list[dict[str, Any]]]]:
-    """Configure the logs of this process; the value returns what was written so far. All is put back afterwards."""
-    root, hooks, shown = logging.getLogger(), (sys.excepthook, threading.excepthook), warnings.showwarning
-    handlers, level, call = root.handlers[:], root.level, logging.Logger.callHandlers
+def written() -> Callable[[], list[dict[str, Any]]]:
+    """Configure the logs of this process; the value returns what was written so far."""
     stream = io.StringIO()
     logs.configure("json", "debug", stream=stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.Logger.callHandlers = call  # type: ignore[method-assign]
-    logging.captureWarnings(False)
-    (sys.excepthook, threading.excepthook), warnings.showwarning = hooks, shown
-    structlog.reset_defaults()
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 Written = Callable[[], list[dict[str, Any]]]

@@ -20,16 +20,13 @@ from fl_alliance.protocol.plan import SumPlan, TrainingPlan
 from fl_alliance.rounds import coordinator as machine
 from fl_alliance.secagg import fixedpoint
 from fl_alliance.store.journal import SqlJournal
+from tests.killed import Killed
 from tests.parties.conftest import SITES, Alliance
 from tests.rounds.real import FixedTrainer
 
 Build = Callable[..., Alliance]
 CLIP = 0.5
 SIZE = 300
-
-
-class Killed(BaseException):
-    """Ends a process where it stands: nothing after it runs, as with kill -9."""
 
 
 class Guillotine:

@@ -5,18 +5,19 @@ PYTHON ?= $(shell for name in python3.11 python3.12; do $$name -c 'import ensure
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORDS := fl_alliance/privacy/reporting/locale
 
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help demo test lint types arrows tests format clean
+.PHONY: help demo test lint types arrows tests format words clean
 
 help:
 	@echo "make demo    set up, then run an alliance of three institutions on this machine"
 	@echo "make test    set up, then lint, type, import and behaviour checks"
-	@echo "make lint | types | arrows | tests | format | clean"
+	@echo "make lint | types | arrows | tests | format | words | clean"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +47,13 @@ tests: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# After a sentence of the report was changed: what has no translation yet is empty in the .po, and a test names it.
+words: $(STAMP)
+	mkdir -p build
+	$(BIN)/pybabel -q extract --no-location --width 110 -o build/report.pot fl_alliance/privacy
+	$(BIN)/pybabel -q update --no-fuzzy-matching --ignore-obsolete --width 110 -D report -i build/report.pot -d $(WORDS)
+	$(BIN)/pybabel -q compile -D report -d $(WORDS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist run

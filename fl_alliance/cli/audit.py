@@ -49,6 +49,21 @@ def audit_model(
     say("the model holds" if evidence is not None else "the model holds together; without --evidence no more is shown")
 
 
+@app.command("report")
+def audit_report(
+    folder: Annotated[Path, typer.Argument(help="An institution's evidence folder.")],
+    out: Annotated[Path, typer.Option(help="File to write: FILE.html or FILE.pdf.")],
+    language: Annotated[str, typer.Option(help="en or de.")] = "en",
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    empirical: Annotated[Path | None, typer.Option(help="What `audit empirical --json` wrote, for this plan.")] = None,
+) -> None:
+    """Verify an evidence folder, and print its privacy report for people: a page or a PDF, offline."""
+    from fl_alliance.parties.audit_report import write_report
+
+    write_report(folder, out, language=language, root=root, empirical=empirical, say=say)
+    say(f"wrote {out}")
+
+
 @app.command("empirical")
 def audit_empirical(
     home: Folder,

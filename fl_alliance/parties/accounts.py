@@ -14,7 +14,7 @@ from pathlib import Path
 from fl_alliance.errors import BadRecords, OutOfOrder
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.keys import IdentityKey
-from fl_alliance.evidence.sign import open_document, sign_document
+from fl_alliance.evidence.sign import open_document, peek_document, sign_document
 from fl_alliance.parties.approvals import approvals_in
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.accountant import Accountant, PldAccountant
@@ -29,7 +29,10 @@ from fl_alliance.privacy.ledger import (
     of_job,
     unopened_entry,
 )
-from fl_alliance.privacy.report import build_report, render_html
+from fl_alliance.privacy.report import build_report
+from fl_alliance.privacy.reporting.content import document_of
+from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, LedgerEntry, RoundRecord
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import TrainingPlan
@@ -186,6 +189,21 @@ class Accounts:
         lines = self._ledger.lines()[: len(ledger.entries)]  # another job may have been charged since
         write_atomically(evidence / "ledger.jsonl", b"".join(line + b"\n" for line in lines))
         write_atomically(evidence / "report.dsse.json", envelope)
-        write_atomically(evidence / "report.html", render_html(report, ledger, self.policy, plan).encode())
+        sources = Sources(
+            report=report,
+            ledger=ledger,
+            policy=self.policy,
+            plan=plan,
+            records=_records_in(evidence),
+            approved=tuple(sorted(self._approved)),
+        )
+        document = document_of(sources, language="en", pictures="svg")
+        write_atomically(evidence / "report.html", page_of(document))
         write_manifest(evidence, self._identity, institution=ledger.institution)
         return digest_of(envelope)
+
+
+def _records_in(evidence: Path) -> tuple[RoundRecord, ...]:
+    """Return the coordinator's records that lie there; each was verified before it was kept."""
+    paths = sorted(evidence.glob("rounds/*/record.dsse.json"))
+    return tuple(peek_document(read_file(path, "record"), RoundRecord) for path in paths)

@@ -50,6 +50,7 @@ from fl_alliance.privacy.ledger import (
     verify_chain,
 )
 from fl_alliance.privacy.report import Costs, costs_of
+from fl_alliance.privacy.reporting.facts import Sources
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import (
     AllianceMembers,
@@ -91,6 +92,8 @@ class Findings:
     adapter_digest: str
     log_entries: int
     """Of the coordinator's log, up to the last checkpoint."""
+    sources: Sources
+    """What was verified, for a report of it."""
 
 
 def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None]) -> Findings:
@@ -134,7 +137,7 @@ class _Audit:
         members = self._members(root_key, institution, signer)
         plan, plan_digest = self._plan(members, institution)
         policy = self._policy(plan, members, institution, signer)
-        self._approvals(plan_digest, policy)
+        approved = self._approvals(plan_digest, policy)
         ledger = self._ledger(policy, signer)
         records = self._rounds(members, plan, plan_digest, ledger)
         address = self._messages(members, plan, records)
@@ -155,6 +158,7 @@ class _Audit:
             upload_bytes={upload.member: upload.length for upload in records[-1].uploads}[institution],
             adapter_digest=report.adapter_digest,
             log_entries=entries,
+            sources=Sources(report=report, ledger=ledger, policy=policy, plan=plan, records=records, approved=approved),
         )
 
     # (1) Every file is listed in the manifest, unchanged, and a plain file. Whose key signed it: step 3.
@@ -223,7 +227,7 @@ class _Audit:
         return policy
 
     # (5) Whoever the policy asks for has signed the plan, and every approval here counts.
-    def _approvals(self, plan_digest: str, policy: InstitutionPolicy) -> None:
+    def _approvals(self, plan_digest: str, policy: InstitutionPolicy) -> tuple[str, ...]:
         with _step(5, APPROVALS):
             files = {path.name: path.read_bytes() for path in sorted((self._folder / APPROVALS).glob("*"))}
             approved = approved_by(plan_digest, policy, [open_approval(data) for data in files.values()])
@@ -231,6 +235,7 @@ class _Audit:
             require_same({"files": (sorted(files), sorted(f"{person}.dsse.json" for person in approved))})
         if policy.approvals_needed:
             self._say(f"(5) approved by {', '.join(sorted(approved))}; needed {policy.approvals_needed}")
+        return tuple(sorted(approved))
 
     # (6) The ledger is whole: signatures, sequence, chain, owner.
     def _ledger(self, policy: InstitutionPolicy, signer: bytes) -> Ledger:

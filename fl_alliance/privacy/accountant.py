@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant as _RdpAccountant
+from dp_accounting.rdp import compute_epsilon
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.privacy.events import GaussianEvent, merged
@@ -66,27 +67,58 @@ class RdpAccountant:
         return _rdp(merged(events), delta)
 
 
+def deltas_of(events: Iterable[GaussianEvent], epsilons: Sequence[float], delta: Decimal) -> tuple[float, ...] | None:
+    """Return for each of `epsilons` a delta with which everything that `events` released is (epsilon, delta)-DP.
+
+    By PLD; None where RDP finds more than `TIGHT_UP_TO` at `delta`, and PLD is not asked. All 0 for no events.
+    """
+    together = merged(events)
+    if not together:
+        return (0.0,) * len(epsilons)
+    if _rdp(together, delta) > TIGHT_UP_TO:
+        return None
+    return tuple(min(1.0, max(0.0, float(value))) for value in _composed(together).get_delta(list(epsilons)))
+
+
 @functools.lru_cache(maxsize=4096)
 def _pld(events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
     if (loose := _rdp(events, delta)) > TIGHT_UP_TO:
         return loose
-    return _bound(lambda: PLDAccountant(neighboring_relation=_ADD_OR_REMOVE), events, delta)
+    return _bound(lambda: float(_composed(events).get_epsilon(float(delta))), events, delta)
 
 
 @functools.lru_cache(maxsize=4096)
 def _rdp(events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
-    return _bound(lambda: _RdpAccountant(neighboring_relation=_ADD_OR_REMOVE), events, delta)
+    def epsilon() -> float:
+        divergences = sum(event.steps * _renyi(event.noise_multiplier, event.sampling_rate) for event in events)
+        return float(compute_epsilon(_RdpAccountant().orders, divergences, float(delta))[0])
+
+    return _bound(epsilon, events, delta)
 
 
-def _bound(make: Callable[[], Any], events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
+@functools.lru_cache(maxsize=256)
+def _renyi(noise_multiplier: Decimal, sampling_rate: Decimal) -> Any:
+    """Return the divergences of one step at the default orders; steps add up, and a ledger asks for many sums."""
+    accountant = _RdpAccountant(neighboring_relation=_ADD_OR_REMOVE)
+    accountant.compose(
+        _described(GaussianEvent(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=1))
+    )
+    return accountant.rdp
+
+
+def _composed(events: tuple[GaussianEvent, ...]) -> PLDAccountant:
+    accountant = PLDAccountant(neighboring_relation=_ADD_OR_REMOVE)
+    for event in events:
+        accountant.compose(_described(event), event.steps)
+    return accountant
+
+
+def _bound(find: Callable[[], float], events: tuple[GaussianEvent, ...], delta: Decimal) -> Decimal:
     if not 0 < delta < 1:
         raise BadPlan(f"delta {delta} must be above 0 and below 1")
     if not events:
         return Decimal(0)
-    accountant = make()
-    for event in events:
-        accountant.compose(_described(event), event.steps)
-    epsilon = float(accountant.get_epsilon(float(delta)))
+    epsilon = find()
     if not (math.isfinite(epsilon) and epsilon < MOST):
         raise BadPlan(f"no finite epsilon at delta {delta} for {events}")
     # At trivial budgets an accountant may return a negative number: 0 is still a valid bound.

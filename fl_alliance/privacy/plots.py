@@ -1,4 +1,4 @@
-"""Pictures of what privacy costs, as SVG, readable in black and white. Needs the extra `plots` (matplotlib)."""
+"""Pictures of what privacy costs, as SVG, readable in black and white. Needs the extra `report` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _figure() -> tuple[Any, Any]:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise BadConfig("plot: matplotlib is not installed, install fl-alliance[plots]") from None
+        raise BadConfig("plot: matplotlib is not installed, install fl-alliance[report]") from None
     mpl.rcParams["svg.hashsalt"] = "fl-alliance"
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     return figure, figure.subplots()

@@ -1,15 +1,11 @@
-"""The privacy report: the signed numbers, and a page of plain words that a lawyer can print."""
+"""The privacy report: the numbers that are signed, and the guarantee in words. How it is printed: `reporting`."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
-
-import jinja2
 
 from fl_alliance.errors import BadPlan
 from fl_alliance.privacy.accountant import Accountant, PldAccountant, RdpAccountant
@@ -97,69 +93,50 @@ def build_report(
         adapter_digest=adapter_digest,
         policy_digest=policy_digest,
         time=time,
-        statement=_statement(plan, ledger, costs),
+        statement=statement_of(plan, ledger, costs),
     )
 
 
-def _statement(plan: TrainingPlan, ledger: Ledger, costs: Costs) -> str:
-    return (
-        f"Everything that {ledger.institution} released in job {plan.job} is differentially private: "
-        + guarantee_of(plan, ledger.dataset, costs)
-        + (f" {shared_noise(plan)}" if plan.privacy.noise == "distributed" else "")
-    )
+def statement_of(plan: TrainingPlan, ledger: Ledger, costs: Costs, _: Callable[[str], str] = str) -> str:
+    """Return the guarantee in plain words; `_` translates them, and without it they are the ones that are signed."""
+    everything = _("Everything that {institution} released in job {job} is differentially private:")
+    said = everything.format(institution=ledger.institution, job=plan.job)
+    shared = f" {shared_noise(plan, _)}" if plan.privacy.noise == "distributed" else ""
+    return f"{said} {guarantee_of(plan, ledger.dataset, costs, _)}{shared}"
 
 
-def guarantee_of(plan: TrainingPlan, dataset: str, costs: Costs) -> str:
+def guarantee_of(plan: TrainingPlan, dataset: str, costs: Costs, _: Callable[[str], str] = str) -> str:
     """Return what `costs` promise each unit, in a sentence of the report and of the plan's words."""
-    return (
-        f"whether all records of any one {plan.privacy.unit} were in data set {dataset} or not changes the probability "
-        f"of any outcome by a factor of at most e^{decimal_text(costs.job_pld)}, plus at most {plan.privacy.delta}. "
-        f"Together with all earlier jobs on this data set the exponent is at most {decimal_text(costs.dataset_pld)}."
+    return _(
+        "whether all records of any one {unit} were in data set {dataset} or not changes the probability of any "
+        "outcome by a factor of at most e^{epsilon}, plus at most {delta}. Together with all earlier jobs on this "
+        "data set the exponent is at most {total}."
+    ).format(
+        unit=plan.privacy.unit,
+        dataset=dataset,
+        epsilon=decimal_text(costs.job_pld),
+        delta=plan.privacy.delta,
+        total=decimal_text(costs.dataset_pld),
     )
 
 
-def shared_noise(plan: TrainingPlan) -> str:
+def shared_noise(plan: TrainingPlan, _: Callable[[str], str] = str) -> str:
     """Return what a guarantee rests on where the members share one noise."""
-    return (
-        f"Assumption: the institutions of the job share one noise. This holds for what was released, the sums of "
-        f"{plan.fewest} or more institutions, as long as at most {plan.threshold - 1} of them leave their part of the "
-        f"noise out or tell it to others; a single institution's update is protected by its encryption and has only a "
-        f"part of the noise."
-    )
+    return _(
+        "Assumption: the institutions of the job share one noise. This holds for what was released, the sums of "
+        "{fewest} or more institutions, as long as at most {leaving} of them leave their part of the noise out or "
+        "tell it to others; a single institution's update is protected by its encryption and has only a part of the "
+        "noise."
+    ).format(fewest=plan.fewest, leaving=plan.threshold - 1)
 
 
 def gauges_of(ledger: Ledger, report: PrivacyReport, policy: InstitutionPolicy) -> tuple[Gauge, ...]:
-    """Return what is spent of each cap at the report's time and delta (PLD)."""
-    delta = Decimal(report.delta)
-    year = year_before(ledger.entries, report.time)
+    """Return what is spent of each cap at the report's time (PLD), as caps are compared: at the least delta of all."""
+    delta = min(Decimal(entry.delta) for entry in ledger.entries)
+    job, year = of_job(ledger.entries, report.alliance, report.job), year_before(ledger.entries, report.time)
+    tight = PldAccountant()
     return (
-        Gauge("This job", Decimal(report.epsilon_pld), Decimal(policy.epsilon_per_job)),
-        Gauge("Last 365 days", spent(year, PldAccountant(), delta), Decimal(policy.epsilon_per_year)),
-        Gauge("Data set, all jobs", Decimal(report.dataset_epsilon_pld), Decimal(policy.epsilon_per_dataset)),
+        Gauge("job", spent(job, tight, delta), Decimal(policy.epsilon_per_job)),
+        Gauge("year", spent(year, tight, delta), Decimal(policy.epsilon_per_year)),
+        Gauge("dataset", spent(ledger.entries, tight, delta), Decimal(policy.epsilon_per_dataset)),
     )
-
-
-def render_html(report: PrivacyReport, ledger: Ledger, policy: InstitutionPolicy, plan: TrainingPlan) -> str:
-    """Return the report as one self-contained page: no script, no network, readable in black and white."""
-    delta = Decimal(report.delta)
-    mine = of_job(ledger.entries, report.alliance, report.job)
-    rows = [(entry, spent(mine[: n + 1], RdpAccountant(), delta)) for n, entry in enumerate(mine)]
-    return _template().render(
-        report=report, policy=policy, plan=plan, rows=rows, gauges=gauges_of(ledger, report, policy), when=_when
-    )
-
-
-def _when(time: int) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fl_alliance.privacy"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")

@@ -14,7 +14,7 @@ from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.mail import Address, read_answer, write_answer
 from fl_alliance.parties.transparency import CoordinatorLog
 from fl_alliance.privacy.ledger import next_entry
-from fl_alliance.privacy.report import build_report, render_html
+from fl_alliance.privacy.report import build_report
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
@@ -163,4 +163,4 @@ class Folder:
             adapter_digest=self.adapter(self.plan.rounds), time=NOW + 100,
         ).model_copy(update=self.report_changes)  # fmt: skip
         self.write("report.dsse.json", sign_document(key_of(ME), report))
-        self.write("report.html", render_html(report, ledger, policy_of(), self.plan).encode())
+        self.write("report.html", b"<p>What a report says to people: tests/privacy/test_reporting.py</p>")

@@ -67,7 +67,7 @@ def test_a_job_ends_at_its_best_score_keeps_that_adapter_and_verifies(build: Bui
         both = (event_of(alliance.plan).times(3), scoring.times(3))
         assert Decimal(report.epsilon_pld) == PldAccountant().epsilon(both, Decimal(report.delta))
         assert "epsilon" in (page := (alliance.job(name) / "evidence" / "report.html").read_text())
-        assert "0.3 of the patients" in page
+        assert "About 0.3 of the units are never trained on." in page
 
 
 def test_real_scores_are_the_noised_losses_of_units_that_are_held_out(build: Build) -> None:

@@ -51,6 +51,8 @@ Keep = Callable[[], None]
 """Writes evidence; called once the machine has accepted the event, and again if the process was killed then."""
 Said = tuple[m.Answer, bytes]
 """An answer and its signed envelope."""
+Offer = tuple[Address, dict[str, bytes]]
+"""Whose keys a proposal brings, and its documents: they count once the machine has taken it."""
 
 
 class Desk(Protocol):
@@ -115,11 +117,14 @@ class Institution:
         self._keep_members, self._consider, self._log_book = keep_members, consider, log_book
         self._desk: Desk = desk()
         self._documents: dict[str, bytes] = {}
+        self._offered: Offer = Address(name, coordinator, {}), {}
         self._asked, self._keep, self._lost = "", _nothing, False
         """The request under way, by digest; what keeps its evidence; whether journal and memory may differ."""
         self._address = Address(name, coordinator, {})
-        self._newest = None if members is None else self._pin(members)
+        self._newest: AllianceMembers | None = None
         """The newest list of members that was ever shown here, whatever list the job under way began with."""
+        if members is not None:
+            self._newest, self._address = self._listed(members)
         self.state: machine.State = machine.Idle(name)
         self._resume()
 
@@ -173,9 +178,12 @@ class Institution:
 
         Called for what has just come, and never for what the journal holds already.
         """
+        if plan.job == self._journal.current():  # also where its evidence was never written, or is gone
+            raise OutOfOrder(f"job {plan.job} has already been here: give the new plan another job name")
         self._desk.require_new(plan.job)
         if self._name in plan.names:
-            self._consider(plan, self._documents["plan.dsse.json"], self._documents["members.dsse.json"])
+            _, documents = self._offered
+            self._consider(plan, documents["plan.dsse.json"], documents["members.dsse.json"])
 
     def _visit_log(self, message: m.Request) -> None:
         """Compare the log that a message shows with what was seen before; what the message relies on must be in it.
@@ -195,9 +203,10 @@ class Institution:
 
     def _read(self, request: bytes) -> m.Request:
         """Read a request; a proposal brings the list of members with it, signed by the pinned root."""
-        if not self._address.keys:
-            self._pin(_members_in(request))
-        return read_request(self._address, request)
+        address = self._address if self._address.keys else self._listed(_members_in(request))[1]
+        message = read_request(address, request)
+        self._address = address
+        return message
 
     def _note_list(self, members: bytes) -> None:
         """Keep a newer list of members, on disk too, whatever becomes of the proposal that brings it.
@@ -207,28 +216,22 @@ class Institution:
         Raises:
             MembersRolledBack: the list is older than the newest, or another one with its serial. Nothing has changed.
         """
-        shown = self._list_of(members)
+        shown, _ = self._listed(members)
         if self._newest is not None:
             require_not_older(shown, self._newest)
         if shown != self._newest:
             self._keep_members(members)
         self._newest = shown
 
-    def _pin(self, members: bytes) -> AllianceMembers:
-        document = self._list_of(members)
-        keys = {member.name: public_key_of(member.identity) for member in document.members}
-        self._address = Address(self._name, self._coordinator, keys)
-        return document
-
-    def _list_of(self, members: bytes) -> AllianceMembers:
-        """Return the list that the root signed, if this institution is in it with its key (NotAuthentic)."""
+    def _listed(self, members: bytes) -> tuple[AllianceMembers, Address]:
+        """Return the list that the root signed, and all keys, if this institution is in it with its (NotAuthentic)."""
         document = open_document(members, AllianceMembers, public_key=self._root)
-        keys = {member.name: member.identity for member in document.members}
-        if keys.get(self._name) != self._identity.public_text:
+        keys = {member.name: public_key_of(member.identity) for member in document.members}
+        if keys.get(self._name) != self._identity.public:
             raise NotAuthentic(f"the list of members names another key for {self._name}")
         if document.coordinator.name != self._coordinator:
             raise NotAuthentic(f"the list's coordinator is {document.coordinator.name}, here it is {self._coordinator}")
-        return document
+        return document, Address(self._name, self._coordinator, keys)
 
     def _signed(self, answer: m.Answer) -> Said:
         return answer, write_answer(self._address, self._identity, answer)
@@ -272,6 +275,7 @@ class Institution:
         )
         self.state = state
         if begins is not None:
+            self._address, self._documents = self._offered
             self._desk.forget()
             self._desk = self._new_desk()
             self._desk.begin(begins, self._documents)
@@ -326,31 +330,49 @@ class Institution:
     # ---- restart
 
     def _resume(self) -> None:
-        """Fold the journal of the newest job, and take up what its work remembered."""
-        self._lost = True
-        self.state, self._desk = machine.Idle(self._name), self._new_desk()
+        """Fold the journal of the newest job, and take up what its work remembered.
+
+        What is not authentic any more (signed before this house got another key, say) or not in the order that this
+        program asks for ends the job here: nothing more leaves, and the next one may come.
+        """
+        self._lost, pinned = True, self._address
+        self._begin_anew()
         job = self._journal.current()
-        if job is not None:
-            self._take_up(job)
+        try:
+            if job is not None:
+                self._take_up(job)
+        except StoreFailed:
+            self._address = pinned
+            raise
+        except AllianceError as error:
+            log.warning("not_taken_up", job=job, error=error)
+            self._begin_anew()
+            self.state = machine.Over(self._name, f"job {job} can't be taken up: {type(error).__name__}")
+        if pinned.keys and not isinstance(self.state, machine.Waiting | machine.Working):
+            self._address = pinned  # no older than the job's
         self._lost = False
+
+    def _begin_anew(self) -> None:
+        self._desk.forget()
+        self.state, self._desk, self._asked = machine.Idle(self._name), self._new_desk(), ""
 
     def _take_up(self, job: str) -> None:
         """Replay the job among the members that its own proposal names, whatever list was shown since."""
-        pinned, self._address = self._address, Address(self._name, self._coordinator, {})
+        self._address = Address(self._name, self._coordinator, {})
         for kind, body in self._journal.events(job):
             self._replay(kind, body)
         if isinstance(self.state, machine.Waiting | machine.Working):
             self._desk.resume(self.state.seat.plan, self._documents, self._journal.memory(job))
             self._keep()
             self._tell(f"job {job} goes on: {type(self.state).__name__.lower()} in round {self.state.seat.round}")
-        elif pinned.keys:  # newer than the job's
-            self._address = pinned
 
     def _replay(self, kind: str, body: bytes) -> None:
         if kind == REQUEST:
             self._asked = digest_of(body)
             state, event, self._keep = self._event(self._read(body))
             self.state, _ = machine.step(state, event)
+            if isinstance(event, machine.Proposed):
+                self._address, self._documents = self._offered
         elif isinstance(self.state, machine.Working) and kind == BROKEN:
             self.state = machine.Over(self._name, body.decode())
         elif isinstance(self.state, machine.Working):
@@ -381,19 +403,21 @@ class Institution:
         if isinstance(self.state, machine.Waiting | machine.Working) and self.state.seat.plan.job == message.job:
             raise OutOfOrder(f"job {message.job} is proposed while it is under way")
         members, envelope = base64.b64decode(message.members), base64.b64decode(message.plan)
-        people = self._pin(members)
-        plan = open_document(envelope, TrainingPlan, public_key=self._address.keys[self._coordinator])
+        people, address = self._listed(members)
+        if (key := address.keys[self._coordinator]) != self._address.keys[self._coordinator]:
+            raise NotAuthentic(f"the list of members names another key for {self._coordinator} than signs it")
+        plan = open_document(envelope, TrainingPlan, public_key=key)
         if (plan.alliance, plan.job) != (message.alliance, message.job):
             raise NotAuthentic(f"the proposal of job {message.job} holds a plan of job {plan.job}")
         if plan.alliance != self._alliance:
             raise BadPlan(f"alliance: {plan.alliance!r}, {self._name} is configured for {self._alliance!r}")
         _require_institutions(plan, people)
-        seen = self._seen_head(message)
-        self._documents = {"members.dsse.json": members, "plan.dsse.json": envelope}
+        seen = self._seen_head(message, address)
+        self._offered = address, {"members.dsse.json": members, "plan.dsse.json": envelope}
         keep = functools.partial(self._keep_log, message)
         return machine.Idle(self._name), machine.Proposed(message, plan, digest_of(envelope), seen), keep
 
-    def _seen_head(self, message: m.Proposal) -> str | None:
+    def _seen_head(self, message: m.Proposal, address: Address) -> str | None:
         """Return the ledger head that this institution signed before, as the coordinator brings it back.
 
         Raises:
@@ -401,7 +425,7 @@ class Institution:
         """
         if message.last_seen is None:
             return None
-        sender, answer = read_answer(self._address, base64.b64decode(message.last_seen))
+        sender, answer = read_answer(address, base64.b64decode(message.last_seen))
         if sender != self._name or not isinstance(answer, m.Acceptance | m.SealedUpdate):
             raise NotAuthentic(
                 f"last_seen: {answer.kind} of {sender}, must be acceptance or sealed-update of {self._name}"

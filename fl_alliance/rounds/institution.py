@@ -109,7 +109,7 @@ def step(state: State, event: Event) -> Transition:
     match state, event:
         case Idle(), Proposed():
             return _proposed(state, event)
-        case Waiting(), Asked(request=m.Abort() as abort):
+        case ((Waiting() | Working()), Asked(request=m.Abort() as abort)):
             return _aborted(state, abort)
         case Waiting(), Asked():
             return _asked(state, event)
@@ -133,8 +133,11 @@ def _proposed(state: Idle, event: Proposed) -> Transition:
     return _work(seat, Memory(), event.request, Consider(event.plan, event.seen_head))
 
 
-def _aborted(state: Waiting, request: m.Abort) -> Transition:
-    """Whatever the round, for the coordinator may be ahead; but an abort of another job ends nothing here."""
+def _aborted(state: Waiting | Working, request: m.Abort) -> Transition:
+    """Whatever the round, for the coordinator may be ahead; but an abort of another job ends nothing here.
+
+    Also where work was cut off by a crash: nobody may ask for it again, and its secrets would stay.
+    """
     if (request.alliance, request.job) != (state.seat.plan.alliance, state.seat.plan.job):
         raise OutOfOrder(f"abort of job {request.job}, while job {state.seat.plan.job} is under way")
     seat = replace(state.seat, round=request.round)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from fl_alliance.errors import StoreFailed
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.job_journal import JobJournal
 from fl_alliance.parties.vault import Vault
@@ -157,3 +160,63 @@ def test_a_database_of_another_institution_is_not_taken_up():
     assert mine.memory("job-1") == {"update": b"secret"}
     with pytest.raises(StoreFailed, match="did not seal"):
         theirs.memory("job-1")
+
+
+def test_a_member_killed_at_work_stops_when_it_is_told_and_forgets(wire: Wire, monkeypatch: pytest.MonkeyPatch):
+    """The others went on without it, so nobody asks for its upload again: its secrets must not stay for that."""
+    request = delivery(wire, dealt(wire), wire.names)
+    kill_after_the_upload(wire, monkeypatch, wire.victim, request)
+    assert wire.pages[wire.victim].memory(wire.plan.job)
+    wire.ask(wire.victim, m.Abort(**wire.bound, reason="it missed the phase"))
+    for _ in range(2):
+        assert wire.institutions[wire.victim].state == machine.Over(wire.victim, "it missed the phase")
+        assert not wire.pages[wire.victim].memory(wire.plan.job)
+        with pytest.raises(Refused, match="OutOfOrder"):
+            wire.ask(wire.victim, request)
+        wire.restart(wire.victim)
+
+
+def with_another_key_of(wire: Wire, name: str) -> m.Proposal:
+    """Return a proposal of another job, with a list that the root signed, in which `name` has another identity key."""
+    mine, wire.identities[name] = wire.identities[name], IdentityKey.generate()
+    members = sign_document(wire.root, wire._members())
+    wire.identities[name] = mine
+    envelope = wire.signed(wire.plan.model_copy(update={"job": "job-2"}))
+    listed, proposed = (base64.b64encode(data).decode() for data in (members, envelope))
+    bound = wire.bound | {"job": "job-2", "round": 0}
+    return m.Proposal(**bound, plan=proposed, members=listed, last_seen=None)
+
+
+def test_a_list_that_comes_with_a_refused_proposal_changes_no_key_of_the_job_under_way(wire: Wire):
+    """Or what a new process reads in its journal would not be what the last one took for authentic."""
+    keys = wire.institutions[wire.victim]._address.keys
+    (wire.folder / wire.victim / "job-2" / "evidence").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(Refused, match="OutOfOrder: job job-2 has already been here"):
+            wire.ask(wire.victim, with_another_key_of(wire, wire.names[1]))
+        assert wire.institutions[wire.victim]._address.keys == keys
+        assert wire.institutions[wire.victim]._documents["members.dsse.json"] == wire.members_envelope
+        wire.restart(wire.victim)
+
+
+def test_a_list_with_another_key_of_the_coordinator_than_it_signs_with_is_refused(wire: Wire):
+    with pytest.raises(Refused, match="NotAuthentic: the list of members names another key for coordinator"):
+        wire.ask(wire.victim, with_another_key_of(wire, "coordinator"))
+
+
+def test_a_house_that_got_another_identity_key_starts_and_its_old_job_is_over(wire: Wire):
+    dealt(wire)
+    wire.identities[wire.victim] = IdentityKey.generate()
+    wire.restart(wire.victim)
+    reason = f"job {wire.plan.job} can't be taken up: NotAuthentic"
+    assert wire.institutions[wire.victim].state == machine.Over(wire.victim, reason)
+
+
+def test_a_job_whose_evidence_is_gone_is_not_begun_again(wire: Wire):
+    wire.ask(wire.victim, m.Abort(**wire.bound, reason="stop"))
+    shutil.rmtree(wire.folder / wire.victim)
+    wire.last_seen = wire.said["acceptance", 0][wire.victim]  # not the request that has a reply
+    with pytest.raises(Refused, match=f"OutOfOrder: job {wire.plan.job} has already been here"):
+        wire.ask(wire.victim, wire.proposal())
+    wire.restart(wire.victim)
+    assert wire.institutions[wire.victim].state == machine.Over(wire.victim, "stop")

@@ -270,7 +270,8 @@ class Institution:
             job,
             row,
             remember={} if over or begins else self._desk.changes(),
-            forget=over or begins is not None,
+            forget=over,
+            begins=begins is not None,
             reply=None if said is None else (self._asked, said[1]),
         )
         self.state = state

@@ -7,13 +7,14 @@
 
 The machine folded over these events is where the job stands; what its work remembers beside them (keys, shares, an
 update that is not sealed yet) is kept with them, sealed. An event, what it changed in memory and the reply that follows
-from it are written together or not at all.
+from it are written together or not at all. With the first event of a job those of the jobs before go, and their
+replies: what a job leaves for others to see is its evidence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -66,8 +67,8 @@ class Pages(Protocol):
     def events(self, job: str) -> list[Row]:
         """Return the events of `job`, oldest first."""
 
-    def memory(self, job: str) -> dict[str, bytes]:
-        """Return what is remembered for `job`, by name."""
+    def memory(self, job: str) -> dict[str, tuple[bytes, ...]]:
+        """Return what is remembered for `job`, in its pieces, by name."""
 
     def advance(
         self,
@@ -75,13 +76,15 @@ class Pages(Protocol):
         kind: str,
         body: bytes,
         *,
-        remember: Mapping[str, bytes | None],
+        remember: Mapping[str, Sequence[bytes] | None],
         forget: bool = False,
+        begins: bool = False,
         reply: tuple[str, bytes] | None = None,
     ) -> None:
         """Write all of it durably, or nothing: an event, memory, and the reply to the request with a digest.
 
-        Of memory, all jobs' goes first if `forget`; then a name gets its new body, or is removed for None.
+        Of memory, all jobs' goes first if `forget`, and if `begins` their events and replies too; then a name gets its
+        new body, in pieces, or is removed for None.
         """
 
 
@@ -115,12 +118,16 @@ class JobJournal:
         remember: Mapping[str, bytes | None],
         forget: bool,
         reply: tuple[str, bytes] | None,
+        begins: bool = False,
     ) -> None:
-        """Write an event, what it changed in memory and the reply that follows, together (StoreFailed: nothing)."""
+        """Write an event, what it changed in memory and the reply that follows, together (StoreFailed: nothing).
+
+        `begins`: with it a job begins, and nothing of the jobs before is kept.
+        """
         sealed = {
             name: None if secret is None else self._vault.seal(job, name, secret) for name, secret in remember.items()
         }
-        self._pages.advance(job, *event, remember=sealed, forget=forget, reply=reply)
+        self._pages.advance(job, *event, remember=sealed, forget=forget, begins=begins, reply=reply)
 
 
 def row_of(work: machine.Work, event: machine.Done | machine.Failed) -> Row:

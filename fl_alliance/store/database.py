@@ -9,6 +9,7 @@ lost the lock too, and writes nothing before it holds it again; and it goes on o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import random
@@ -78,6 +79,15 @@ class Database:
                 return work(connection, again)
 
         return self._patiently(once, self._patience if patience is None else patience)
+
+    def clear_log(self) -> None:
+        """SQLite only: bring what is committed into the file and empty the log, so that neither holds what was deleted.
+
+        Where it can't be done now, as on a full disk, SQLite does it later.
+        """
+        if self._engine.dialect.name == "sqlite":
+            with contextlib.suppress(SQLAlchemyError), self._engine.connect() as connection:
+                connection.execution_options(sqlite_begin="").exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file or the line, and give the lock back."""

@@ -53,6 +53,7 @@ _MEMORY: Final = Table(
     METADATA,
     Column("job", String(63), primary_key=True),
     Column("name", String(40), primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
 )
 _SERVING: Final = Table("serving", METADATA, Column("epoch", Integer, nullable=False))
@@ -122,11 +123,12 @@ class SqlJournal:
         """Return the job that `advance` wrote last."""
         return self._database.run(lambda connection, _: connection.execute(select(_CURRENT.c.job)).scalar())
 
-    def memory(self, job: str) -> dict[str, bytes]:
-        """Return what is remembered for `job`, by name."""
+    def memory(self, job: str) -> dict[str, tuple[bytes, ...]]:
+        """Return what is remembered for `job`, in its pieces, by name."""
         query = select(_MEMORY.c.name, _MEMORY.c.body).where(_MEMORY.c.job == job)
-        rows = self._database.run(lambda connection, _: connection.execute(query).all())
-        return {row.name: bytes(row.body) for row in rows}
+        rows = self._database.run(lambda c, _: c.execute(query.order_by(_MEMORY.c.name, _MEMORY.c.piece)).all())
+        names = dict.fromkeys(row.name for row in rows)
+        return {name: tuple(bytes(row.body) for row in rows if row.name == name) for name in names}
 
     def advance(
         self,
@@ -134,14 +136,17 @@ class SqlJournal:
         kind: str,
         body: bytes,
         *,
-        remember: Mapping[str, bytes | None],
+        remember: Mapping[str, Sequence[bytes] | None],
         forget: bool = False,
+        begins: bool = False,
         reply: tuple[str, bytes] | None = None,
     ) -> None:
         """Add one event and all that follows from it, durably, before returning; or nothing.
 
-        Of memory, all jobs' goes first if `forget`; then each name in `remember` gets its new body, or is removed for
-        None. `reply` is (digest of the request, body): a resend sends these bytes (StoreFailed: it has a reply).
+        If `begins`, all that there is goes first: events, memory and replies of the jobs before. Of memory all goes
+        also if `forget`; then each name in `remember` gets its new body, in pieces, or is removed for None. `reply` is
+        (digest of the request, body): a resend sends these bytes (StoreFailed: it has a reply). What was removed is in
+        no file of SQLite any more when this returns.
         """
         token = secrets.token_hex(16)
 
@@ -149,14 +154,19 @@ class SqlJournal:
             alone(connection, f"job {job}")
             if again and _is_there(connection, [token]):
                 return
+            if begins:
+                connection.execute(delete(_EVENTS))
+                connection.execute(delete(_REPLIES))
             _add(connection, job, token, kind, body)
             connection.execute(delete(_CURRENT))
             connection.execute(insert(_CURRENT).values(job=job))
-            _remember(connection, job, remember, forget=forget)
+            _remember(connection, job, remember, forget=forget or begins)
             if reply is not None:
                 connection.execute(insert(_REPLIES).values(request=reply[0], body=reply[1]))
 
         self._database.run(advance)
+        if begins or forget or None in remember.values():
+            self._database.clear_log()
 
     def reply(self, request: str) -> bytes | None:
         """Return the reply that was given to the request with this digest."""
@@ -187,10 +197,10 @@ def _add(connection: Connection, job: str, token: str, kind: str, body: bytes) -
     connection.execute(insert(_EVENTS).from_select(["job", "place", "token", "kind", "body"], place))
 
 
-def _remember(connection: Connection, job: str, bodies: Mapping[str, bytes | None], *, forget: bool) -> None:
+def _remember(connection: Connection, job: str, bodies: Mapping[str, Sequence[bytes] | None], *, forget: bool) -> None:
     if forget:
         connection.execute(delete(_MEMORY))
-    for name, body in bodies.items():
+    for name, pieces in bodies.items():
         connection.execute(delete(_MEMORY).where(_MEMORY.c.job == job, _MEMORY.c.name == name))
-        if body is not None:
-            connection.execute(insert(_MEMORY).values(job=job, name=name, body=body))
+        for number, piece in enumerate(pieces or ()):
+            connection.execute(insert(_MEMORY).values(job=job, name=name, piece=number, body=piece))

@@ -140,15 +140,27 @@ def test_a_write_that_fails_changes_nothing_and_the_request_may_come_again(wire:
     assert np.array_equal(wire.opened_by_helper(4), sum(wire.digits.values()))
 
 
-@pytest.mark.parametrize("change", ["job", "name", "identity", "byte"])
-def test_a_secret_opens_for_its_own_job_name_and_identity_only(change: str):
+@pytest.mark.parametrize(
+    "change", ["job", "name", "identity", "byte", "cut", "longer", "order", "another time", "nothing"]
+)
+def test_a_secret_opens_for_its_own_job_name_and_identity_and_whole_only(change: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fl_alliance.parties.vault.PIECE_BYTES", 4)
     identity = IdentityKey.generate()
-    sealed = Vault(identity).seal("job-1", "shares", b"secret")
-    assert b"secret" not in sealed
-    assert Vault(identity).open("job-1", "shares", sealed) == b"secret"
+    sealed, later = (Vault(identity).seal("job-1", "shares", b"my secret") for _ in range(2))
+    assert len(sealed) == 3
+    assert all(part not in b"".join(sealed) for part in (b"my s", b"ecre"))
+    assert Vault(identity).open("job-1", "shares", sealed) == b"my secret"
+    assert Vault(identity).open("job-1", "shares", Vault(identity).seal("job-1", "shares", b"")) == b""
     job, name = "job-2" if change == "job" else "job-1", "update" if change == "name" else "shares"
     vault = Vault(IdentityKey.generate() if change == "identity" else identity)
-    given = sealed[:-1] + bytes([sealed[-1] ^ 1]) if change == "byte" else sealed
+    given = {
+        "byte": (*sealed[:2], sealed[2][:-1] + bytes([sealed[2][-1] ^ 1])),
+        "cut": sealed[:2],
+        "longer": (*sealed, sealed[2]),
+        "order": (sealed[1], sealed[0], sealed[2]),
+        "another time": (sealed[0], later[1], sealed[2]),
+        "nothing": (),
+    }.get(change, sealed)
     with pytest.raises(StoreFailed, match=f"secret {name} of job {job}"):
         vault.open(job, name, given)
 
@@ -179,7 +191,7 @@ def test_a_member_killed_at_work_stops_when_it_is_told_and_forgets(wire: Wire, m
 def with_another_key_of(wire: Wire, name: str) -> m.Proposal:
     """Return a proposal of another job, with a list that the root signed, in which `name` has another identity key."""
     mine, wire.identities[name] = wire.identities[name], IdentityKey.generate()
-    members = sign_document(wire.root, wire._members())
+    members = sign_document(wire.root, wire._members().model_copy(update={"serial": 2}))
     wire.identities[name] = mine
     envelope = wire.signed(wire.plan.model_copy(update={"job": "job-2"}))
     listed, proposed = (base64.b64encode(data).decode() for data in (members, envelope))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from fl_alliance.parties.job_journal import Row
 
@@ -15,7 +15,7 @@ class MemoryPages:
         self.dies = dies
         self.writes = 0
         self._events: dict[str, list[Row]] = defaultdict(list)
-        self._memory: dict[str, dict[str, bytes]] = defaultdict(dict)
+        self._memory: dict[str, dict[str, tuple[bytes, ...]]] = defaultdict(dict)
         self._replies: dict[str, bytes] = {}
         self._last: str | None = None
 
@@ -28,7 +28,7 @@ class MemoryPages:
     def events(self, job: str) -> list[Row]:
         return list(self._events[job])
 
-    def memory(self, job: str) -> dict[str, bytes]:
+    def memory(self, job: str) -> dict[str, tuple[bytes, ...]]:
         return dict(self._memory[job])
 
     def advance(
@@ -37,18 +37,22 @@ class MemoryPages:
         kind: str,
         body: bytes,
         *,
-        remember: Mapping[str, bytes | None],
+        remember: Mapping[str, Sequence[bytes] | None],
         forget: bool = False,
+        begins: bool = False,
         reply: tuple[str, bytes] | None = None,
     ) -> None:
         self.writes += 1
         self.dies(self.writes, "before")
-        if forget:
+        if begins:
+            self._events.clear()
+            self._replies.clear()
+        if forget or begins:
             self._memory.clear()
-        for name, secret in remember.items():
+        for name, pieces in remember.items():
             self._memory[job].pop(name, None)
-            if secret is not None:
-                self._memory[job][name] = secret
+            if pieces is not None:
+                self._memory[job][name] = tuple(pieces)
         self._events[job].append((kind, body))
         self._last = job
         if reply is not None:

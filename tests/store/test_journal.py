@@ -193,20 +193,35 @@ def test_a_file_that_breaks_later_is_a_named_error_at_every_use(tmp_path: Path, 
 
 def test_memory_events_and_reply_are_written_together_or_not_at_all(where: Path | str) -> None:
     journal = SqlJournal(where)
-    journal.advance("job", "request", b"1", remember={"key": b"old", "share": b"s"}, reply=("first", b"answer"))
+    old, new = {"key": (b"old", b"and long"), "share": (b"s",)}, {"key": (b"new",), "share": None}
+    journal.advance("job", "request", b"1", remember=old, reply=("first", b"answer"))
     with pytest.raises(StoreFailed):
-        journal.advance("job", "request", b"2", remember={"key": b"new", "share": None}, reply=("first", b"twice"))
+        journal.advance("job", "request", b"2", remember=new, reply=("first", b"twice"))
     again = SqlJournal(where)
-    assert again.memory("job") == {"key": b"old", "share": b"s"}
+    assert again.memory("job") == old
     assert again.events("job") == [("request", b"1")]
-    again.advance("job", "done", b"3", remember={"key": b"new", "share": None})
-    assert SqlJournal(where).memory("job") == {"key": b"new"}
+    again.advance("job", "done", b"3", remember=new)
+    assert SqlJournal(where).memory("job") == {"key": (b"new",)}
 
 
-def test_a_new_job_is_the_current_one_and_forgets_what_the_last_remembered(where: Path | str) -> None:
+def test_a_new_job_is_the_current_one_and_nothing_of_the_last_is_kept(where: Path | str) -> None:
+    """Or the journal would grow for ever: a request relays what all members said."""
     journal = SqlJournal(where)
     assert journal.current() is None
-    journal.advance("one", "request", b"", remember={"key": b"secret"})
-    journal.advance("two", "request", b"", remember={"key": b"other"}, forget=True)
+    journal.advance("one", "request", b"", remember={"key": (b"secret",)}, reply=("first", b"answer"))
+    journal.advance("two", "request", b"", remember={"key": (b"other",)}, begins=True, reply=("second", b"answer"))
     again = SqlJournal(where)
-    assert (again.current(), again.memory("one"), again.memory("two")) == ("two", {}, {"key": b"other"})
+    assert (again.current(), again.memory("one"), again.memory("two")) == ("two", {}, {"key": (b"other",)})
+    assert (again.events("one"), again.events("two")) == ([], [("request", b"")])
+    assert (again.reply("first"), again.reply("second")) == (None, b"answer")
+
+
+@pytest.mark.parametrize("how", ["removed", "forgotten", "a new job"])
+def test_what_is_no_longer_remembered_is_in_no_file_of_sqlite(tmp_path: Path, how: str) -> None:
+    secret = b"share of a seed, sealed" * 500
+    journal = SqlJournal(tmp_path / "journal.db")
+    journal.advance("job", "done", b"", remember={"shares": (secret, b"rest")})
+    assert any(secret[:23] in path.read_bytes() for path in tmp_path.iterdir())
+    removed: dict[str, None] = {"shares": None} if how == "removed" else {}
+    journal.advance("job", "done", b"", remember=removed, forget=how == "forgotten", begins=how == "a new job")
+    assert [path.name for path in tmp_path.iterdir() if secret[:23] in path.read_bytes()] == []

@@ -18,5 +18,6 @@ def upgrade() -> None:
         "memory",
         sa.Column("job", sa.String(63), primary_key=True),
         sa.Column("name", sa.String(40), primary_key=True),
+        sa.Column("piece", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )

@@ -164,7 +164,9 @@ class Accounts:
 
         Raises:
             BadRecords: it was changed between the charge and now.
+            LedgerRolledBack: the ledger lacks that charge, as where it was put back while this house was away.
         """
+        check_seen_head(self._ledger.read(), self._head)
         if (now := self._dataset_digest()) != self._charged_digest:
             raise BadRecords(f"the data file is now {now}, charged was {self._charged_digest}: it changed meanwhile")
 

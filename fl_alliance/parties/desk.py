@@ -25,8 +25,9 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import signed_pieces
-from fl_alliance.parties.files import write_atomically
+from fl_alliance.parties.files import sync_folder, write_atomically
 from fl_alliance.parties.heads import heads_in_evidence
+from fl_alliance.parties.once import Once
 from fl_alliance.parties.release import ModelReleaser
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import AllianceMembers
@@ -346,6 +347,7 @@ class InstitutionDesk:
         """Mask, encrypt, upload. Done again it is the same vector under the same masks, encrypted anew."""
         towards = {**self._session(), "publics": {name: self._publics[name] for name in work.dealers}}
         slots, bits = _there(self._update, "update"), self._parameters.modulus_bits
+        self._once.note("update", work.round, digest_of(json.dumps(work.dealers).encode() + slots.tobytes()))
         masked = masks.add_masks(slots, modulus_bits=bits, **towards)
         upload = self._worker.seal(masked, key=self._alliance_key)
         self._update = None
@@ -358,6 +360,7 @@ class InstitutionDesk:
     def _reveal_shares(self, work: machine.RevealShares) -> str:
         """Give one kind of share for each dealer, once: the shares are forgotten with this answer."""
         lists = shares.Lists.of(dealers=work.dealers, survivors=work.survivors)
+        self._once.note("list", work.round, digest_of(json.dumps([work.dealers, work.survivors]).encode()))
         pairs, self._pairs = self._pairs, {}
         self._remember("shares", None)
         return _text(
@@ -388,7 +391,10 @@ class InstitutionDesk:
         self._total, self._secrets = b"", None
         self._remember("adapter", self._model.state())
         self._remember("round-secrets", None)
-        return self._model.save(self._candidate), score
+        digest = self._model.save(self._candidate)
+        if self._candidate.exists():  # a stand-in may keep no files
+            sync_folder(self._candidate)  # before the journal says that it is there
+        return digest, score
 
     def _unmasked(self, work: machine.OpenSum) -> NDArray[np.uint64]:
         context, bits = _there(self._context, "round"), self._parameters.modulus_bits
@@ -418,6 +424,10 @@ class InstitutionDesk:
         return _there(self._key_bytes, "alliance key")
 
     @property
+    def _once(self) -> Once:
+        return Once(self.home.job / "left")
+
+    @property
     def _candidate(self) -> Path:
         return self.home.job / "candidate"
 
@@ -427,6 +437,7 @@ class InstitutionDesk:
         self._keep_best(work.record.score, copied=moved)
         if not moved:
             _replace_folder(self._candidate, self.home.adapter)
+        _clear_replaced(self.home.adapter)
         if not work.last:
             return None, None
         report = self._accounts.report(self.plan, self._digest, self.home.evidence, work.record)
@@ -449,6 +460,7 @@ class InstitutionDesk:
             half = self.home.job / "best-half"
             _copy_folder(self.home.adapter, half)
             _replace_folder(half, self.home.best_adapter)
+            _clear_replaced(self.home.best_adapter)
 
     def _session(self) -> dict[str, Any]:
         """What every local step of the masking protocol needs."""
@@ -482,6 +494,7 @@ def _copy_folder(folder: Path, copy: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     try:
         shutil.copytree(folder, copy)
+        sync_folder(copy)
     except (OSError, shutil.Error) as error:
         raise StoreFailed(f"{folder.name} can't be copied in {folder.parent}: {type(error).__name__}") from None
 
@@ -499,7 +512,13 @@ def _move_folder(new: Path, old: Path) -> None:
     if old.exists():
         old.rename(away)
     new.rename(old)
-    shutil.rmtree(away, ignore_errors=True)
+    sync_folder(old.parent)
+
+
+def _clear_replaced(folder: Path) -> None:
+    """Remove what was in the place of `folder`, also before a process was killed."""
+    for away in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def _there(value: T | None, what: str) -> T:

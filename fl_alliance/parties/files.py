@@ -38,6 +38,23 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring `folder`, the files in it and its own name to the disk, so that a power cut takes none of it.
+
+    Raises:
+        StoreFailed: the disk refuses.
+    """
+    try:
+        for path in (*(path for path in folder.iterdir() if path.is_file()), folder, folder.parent):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise StoreFailed(f"{folder.name} can't be brought to the disk in {folder.parent}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def only_process(home: Path) -> Iterator[None]:
     """Keep every other process from serving `home`. The lock goes with the process, also when it is killed.

@@ -115,6 +115,19 @@ def test_a_ledger_put_back_while_a_job_runs_is_not_charged(tmp_path: Path, back:
     assert ledger.read_bytes() == old
 
 
+def test_an_update_goes_no_further_where_its_charge_was_taken_out_of_the_ledger_meanwhile(tmp_path: Path) -> None:
+    accounts, ledger = accounts_in(tmp_path), tmp_path / "ledger.jsonl"
+    charged(accounts)
+    old = ledger.read_bytes()
+    charged(accounts, number=2)
+    accounts.require_charged_records()
+    ledger.write_bytes(old)
+    taken_up = accounts_in(tmp_path)  # as by a process that was started again
+    taken_up.restore(accounts.state())
+    with pytest.raises(LedgerRolledBack):
+        taken_up.require_charged_records()
+
+
 def test_who_changes_the_data_set_puts_its_ledger_aside_and_may_not_lose_it(tmp_path: Path) -> None:
     head = charged(accounts_in(tmp_path))
     (tmp_path / "ledger.jsonl").rename(tmp_path / "ledger.cases.jsonl")

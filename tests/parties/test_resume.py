@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,33 @@ def test_institutions_killed_at_every_write_end_with_the_adapter_of_an_undisturb
     assert len(guillotine.deaths) >= len(SITES) * (writes - 1)
     assert outcome(alliance) == {expected_adapter(alliance.plan)}
     assert not any(SqlJournal(alliance.home(name) / "journal.db").memory("job-1") for name in SITES)
+
+
+def test_an_adapter_is_on_the_disk_before_the_journal_says_so(alliance: Alliance, monkeypatch: pytest.MonkeyPatch):
+    """A power cut takes what is not synced: an adapter that the journal calls voted would be missing, or the old one."""
+    log: list[str] = []
+    fsync, advance = os.fsync, SqlJournal.advance
+
+    def noting(handle: int) -> None:
+        log.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def telling(journal: Any, job: str, kind: str, body: bytes, **named: Any) -> None:
+        advance(journal, job, kind, body, **named)
+        log.append(f"{Path(str(journal._database._engine.url.database)).parent.name} {len(journal.events(job))}")
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(SqlJournal, "advance", telling)
+    left = alliance.job("clinic") / ".adapter-7"  # by a process that was killed while it replaced an adapter
+    left.mkdir(parents=True)
+    assert isinstance(alliance.coordinator().run(), machine.Finished)
+    assert not left.exists()
+    folder = alliance.job("clinic")
+    told = [place for place, line in enumerate(log) if line.startswith("clinic ")]
+    opened, kept = told[-3], told[-1]  # between them the request to keep it
+    voted = log[told[-4] : opened]
+    assert {str(folder / "candidate/adapter_model.safetensors"), str(folder / "candidate"), str(folder)} <= {*voted}
+    assert str(folder) in log[told[-2] : kept], "its new name too"
 
 
 def expected_adapter(plan: TrainingPlan) -> bytes:

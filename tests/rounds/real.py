@@ -5,6 +5,7 @@ Left out are training, ledger, signatures and files: what is summed, and whether
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,11 @@ class RealHouse(House):
     def __init__(self, name: str, plan: TrainingPlan, blobs: MemoryBlobs, update: Vector) -> None:
         super().__init__(name, plan)
         self.trainer = FixedTrainer(update)
+        self.folder = tempfile.TemporaryDirectory()
         self.desk = InstitutionDesk(
             name=name,
             identity=IdentityKey.generate(),
-            jobs=Path("/nowhere"),
+            jobs=Path(self.folder.name),
             blobs=blobs,
             accounts=NoAccounts(),  # type: ignore[arg-type]
             trainer=lambda _: self.trainer,

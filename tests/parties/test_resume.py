@@ -137,12 +137,12 @@ def test_institutions_killed_at_every_write_end_with_the_adapter_of_an_undisturb
 
 
 def test_an_adapter_is_on_the_disk_before_the_journal_says_so(alliance: Alliance, monkeypatch: pytest.MonkeyPatch):
-    """A power cut takes what is not synced: an adapter that the journal calls voted would be missing, or the old one."""
+    """A power cut takes what is not synced: the adapter that was voted for would be missing, or be the old one."""
     log: list[str] = []
     fsync, advance = os.fsync, SqlJournal.advance
 
     def noting(handle: int) -> None:
-        log.append(os.readlink(f"/proc/self/fd/{handle}"))
+        log.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
     def telling(journal: Any, job: str, kind: str, body: bytes, **named: Any) -> None:

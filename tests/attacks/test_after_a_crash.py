@@ -13,6 +13,7 @@ import pytest
 
 from fl_alliance.errors import StoreFailed
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.log import members_entry, plan_entry
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.desk import InstitutionDesk
 from fl_alliance.parties.job_journal import JobJournal
@@ -194,9 +195,10 @@ def with_another_key_of(wire: Wire, name: str) -> m.Proposal:
     members = sign_document(wire.root, wire._members().model_copy(update={"serial": 2}))
     wire.identities[name] = mine
     envelope = wire.signed(wire.plan.model_copy(update={"job": "job-2"}))
-    listed, proposed = (base64.b64encode(data).decode() for data in (members, envelope))
+    wire.log.add(members_entry(members), plan_entry("job-2", envelope))
+    listed, proposed, shown = (base64.b64encode(data).decode() for data in (members, envelope, wire.log.checkpoint()))
     bound = wire.bound | {"job": "job-2", "round": 0}
-    return m.Proposal(**bound, plan=proposed, members=listed, last_seen=None)
+    return m.Proposal(**bound, plan=proposed, members=listed, last_seen=None, checkpoint=shown)
 
 
 def test_a_list_that_comes_with_a_refused_proposal_changes_no_key_of_the_job_under_way(wire: Wire):
@@ -226,8 +228,8 @@ def test_a_house_that_got_another_identity_key_starts_and_its_old_job_is_over(wi
 
 def test_a_job_whose_evidence_is_gone_is_not_begun_again(wire: Wire):
     wire.ask(wire.victim, m.Abort(**wire.bound, reason="stop"))
-    shutil.rmtree(wire.folder / wire.victim)
-    wire.last_seen = wire.said["acceptance", 0][wire.victim]  # not the request that has a reply
+    shutil.rmtree(wire.folder / wire.victim / wire.plan.job)
+    wire.log.add(plan_entry("job-2", wire.plan_envelope))  # the proposal is not the request that has a reply
     with pytest.raises(Refused, match=f"OutOfOrder: job {wire.plan.job} has already been here"):
         wire.ask(wire.victim, wire.proposal())
     wire.restart(wire.victim)

@@ -99,7 +99,7 @@ def test_a_member_whose_disk_is_full_at_any_write_gives_no_answer_and_finishes_w
     alliance = build(rounds=1)
     home = alliance.home("clinic")
     full = FullDisk(monkeypatch, home)
-    fast = alliance.coordinator(ask_again=0.05, clock=lambda: 300 * time.monotonic())  # each wait doubles
+    fast = alliance.coordinator(ask_again=0.05, clock=lambda: 60 * time.monotonic())  # each wait doubles
     assert isinstance(fast.run(), machine.Finished)
     evidence = "jobs/job-1/evidence"
     assert {*full.refused} >= {

@@ -30,7 +30,7 @@ WRITES: Final[dict[str, Callable[[SqlJournal], None]]] = {
     "append": lambda journal: journal.append("job", "kind", b"1"),
     "append_all": lambda journal: journal.append_all("job", [("kind", b"1"), ("kind", b"2")]),
     "advance": lambda journal: journal.advance(
-        "job", "kind", b"1", remember={"key": b"secret"}, reply=("request", b"1")
+        "job", "kind", b"1", remember={"key": (b"secret",)}, reply=("request", b"1")
     ),
 }
 

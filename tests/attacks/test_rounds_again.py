@@ -15,7 +15,7 @@ from fl_alliance.protocol.ids import digest_of
 from fl_alliance.rounds import institution as machine
 from fl_alliance.secagg import masks
 from tests.attacks.alliance import Digits, switch_context_off
-from tests.attacks.wire import Refused, Wire
+from tests.attacks.wire import Refused, Wire, switch_notes_off
 
 # ---- differencing: the sum of all minus the sum of all but one
 
@@ -61,10 +61,11 @@ def test_round_is_not_run_again_with_a_smaller_roster(tmp_path, until):
 
 
 def test_where_a_round_may_be_run_again_two_sums_subtract_to_one_update(monkeypatch, tmp_path):
-    """Defence off: one run of a round; nor is there a ledger that charges it once, and the update is the same.
+    """Defence off: one run of a round, and notes of what left; nor is there a ledger, and the update is the same.
     Saw: two honest, checked, opened sums. Learnt: the victim's update, exactly.
     """
     switch_once_a_round_off(monkeypatch)
+    switch_notes_off(monkeypatch)
     wire = Wire(tmp_path)
     five, four = run_again_without_the_victim(wire, until="votes")
     assert (five - four == wire.digits[wire.victim]).all()

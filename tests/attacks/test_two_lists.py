@@ -16,7 +16,7 @@ from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.rounds import institution as machine
 from fl_alliance.secagg import shares
 from tests.attacks.alliance import UNLIKELY, Round, looks_uniform, read, share_read, strip, switch_masks_off
-from tests.attacks.wire import Refused, Rows, Wire
+from tests.attacks.wire import Refused, Rows, Wire, switch_notes_off
 
 # ---- shares for one pair of lists, used for another
 
@@ -161,15 +161,25 @@ def test_second_list_comes_out_of_order(tmp_path):
 
 
 def test_second_list_finds_no_shares_even_where_the_machine_lets_it_pass(monkeypatch, tmp_path):
-    """Defence off: the order of requests. Saw: a refusal of the desk: shares that were given are forgotten."""
+    """Defence off: the order of requests, and notes. Saw: a refusal: shares that were given are forgotten."""
     switch_once_a_round_off(monkeypatch)
+    switch_notes_off(monkeypatch)
     with pytest.raises(Refused, match=r"SecretUnavailable: no share of site-00"):
         show_one_list_after_the_other(Wire(tmp_path))
 
 
-def test_members_that_answer_two_lists_unmask_the_one_whom_they_disagree_on(monkeypatch, tmp_path):
-    """Defence off: the order of requests and the forgetting. Learnt: the victim's update, exactly."""
+def test_second_list_is_not_the_one_that_was_noted_even_where_the_machine_lets_it_pass(monkeypatch, tmp_path):
+    """Defence off: the order of requests and the forgetting. Saw: a refusal of the desk, which noted the first list."""
     switch_once_a_round_off(monkeypatch)
+    switch_forgetting_off(monkeypatch)
+    with pytest.raises(Refused, match="OutOfOrder: another list of round 1 left this house before"):
+        show_one_list_after_the_other(Wire(tmp_path))
+
+
+def test_members_that_answer_two_lists_unmask_the_one_whom_they_disagree_on(monkeypatch, tmp_path):
+    """Defence off: the order of requests, notes, and the forgetting. Learnt: the victim's update, exactly."""
+    switch_once_a_round_off(monkeypatch)
+    switch_notes_off(monkeypatch)
     switch_forgetting_off(monkeypatch)
     assert show_one_list_after_the_other(Wire(tmp_path)) == 1.0
 

@@ -29,7 +29,8 @@ class Guillotine:
         monkeypatch.setattr(SqlJournal, "append", lambda *args: self._falls(*args))
 
     def _falls(self, journal: Any, job: str, kind: str, body: bytes) -> None:
-        first, place = self._first_time(kind, body), f"{kind} {len(journal.events(job))}"
+        place = f"{kind} {len(journal.events(job))}"
+        first = self._first_time(place.encode() if kind == "shown" else kind.encode() + body, kind)
         if self._before and first:
             self.deaths.append(place)
             raise Killed
@@ -38,9 +39,9 @@ class Guillotine:
             self.deaths.append(place)
             raise Killed
 
-    def _first_time(self, kind: str, body: bytes) -> bool:
-        """A record is signed anew with another time when its entry was lost; it is the same entry."""
-        name = kind.encode() if kind == "record-signed" else kind.encode() + body
+    def _first_time(self, name: bytes, kind: str) -> bool:
+        """What has a time, a record or a head of the log, is signed anew when its entry was lost: the same entry."""
+        name = kind.encode() if kind == "record-signed" else name
         if name in self._seen:
             return False
         self._seen.add(name)

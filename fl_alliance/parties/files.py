@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fl_alliance.errors import BadConfig, StoreFailed
+from fl_alliance.store import disk
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write `data` to `path`: readers see the old file or the new one, also after a crash.
+    """Write `data` to `path`, durably: readers see the old file or the new one, also after a crash.
 
     Raises:
-        StoreFailed: the disk refuses, as a full one does; the old file, or none, is still there.
+        StoreFailed: the disk refuses, as a full one does; the old file, or none, is still there, or all of the new one.
     """
     try:
         _write(path, data, mode)
@@ -34,6 +35,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(mode)
         Path(name).replace(path)
+        disk.sync_folder(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -45,12 +47,11 @@ def sync_folder(folder: Path) -> None:
         StoreFailed: the disk refuses.
     """
     try:
-        for path in (*(path for path in folder.iterdir() if path.is_file()), folder, folder.parent):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        for path in (path for path in folder.iterdir() if path.is_file()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for place in (folder, folder.parent):
+            disk.sync_folder(place)
     except OSError as error:
         raise StoreFailed(f"{folder.name} can't be brought to the disk in {folder.parent}: {error.strerror}") from None
 

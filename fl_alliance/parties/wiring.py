@@ -480,7 +480,7 @@ def institution_with(
         coordinator=setup.COORDINATOR,
         members=keys.members.read_bytes() if keys.members.exists() else None,
         desk=desk,
-        journal=JobJournal(journal_of(home, config, serves=serves), Vault(identity)),
+        journal=JobJournal(journal_of(home, config, serves=serves), Vault(identity, config.alliance)),
         log_book=LogBook(home / "log", name=config.name, alliance=config.alliance, blobs=link.blobs),
         keep_members=functools.partial(write_atomically, keys.members),
         consider=Proposals(home / "proposals", approvals=home / "approvals", accounts=accounts, tell=tell).consider,

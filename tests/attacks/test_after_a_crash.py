@@ -142,18 +142,21 @@ def test_a_write_that_fails_changes_nothing_and_the_request_may_come_again(wire:
 
 
 @pytest.mark.parametrize(
-    "change", ["job", "name", "identity", "byte", "cut", "longer", "order", "another time", "nothing"]
+    "change", ["alliance", "job", "name", "identity", "byte", "cut", "longer", "order", "another time", "nothing"]
 )
-def test_a_secret_opens_for_its_own_job_name_and_identity_and_whole_only(change: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_secret_opens_whole_and_only_for_its_own_alliance_job_name_and_identity(
+    change: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("fl_alliance.parties.vault.PIECE_BYTES", 4)
     identity = IdentityKey.generate()
-    sealed, later = (Vault(identity).seal("job-1", "shares", b"my secret") for _ in range(2))
+    sealed, later = (Vault(identity, "one").seal("job-1", "shares", b"my secret") for _ in range(2))
     assert len(sealed) == 3
     assert all(part not in b"".join(sealed) for part in (b"my s", b"ecre"))
-    assert Vault(identity).open("job-1", "shares", sealed) == b"my secret"
-    assert Vault(identity).open("job-1", "shares", Vault(identity).seal("job-1", "shares", b"")) == b""
+    assert Vault(identity, "one").open("job-1", "shares", sealed) == b"my secret"
+    assert Vault(identity, "one").open("job-1", "shares", Vault(identity, "one").seal("job-1", "shares", b"")) == b""
     job, name = "job-2" if change == "job" else "job-1", "update" if change == "name" else "shares"
-    vault = Vault(IdentityKey.generate() if change == "identity" else identity)
+    whose = IdentityKey.generate() if change == "identity" else identity
+    vault = Vault(whose, "another" if change == "alliance" else "one")
     given = {
         "byte": (*sealed[:2], sealed[2][:-1] + bytes([sealed[2][-1] ^ 1])),
         "cut": sealed[:2],
@@ -168,7 +171,7 @@ def test_a_secret_opens_for_its_own_job_name_and_identity_and_whole_only(change:
 
 def test_a_database_of_another_institution_is_not_taken_up():
     pages = MemoryPages()
-    mine, theirs = (JobJournal(pages, Vault(IdentityKey.generate())) for _ in range(2))
+    mine, theirs = (JobJournal(pages, Vault(IdentityKey.generate(), "one")) for _ in range(2))
     mine.advance("job-1", ("request", b"{}"), remember={"update": b"secret"}, forget=False, reply=None)
     assert mine.memory("job-1") == {"update": b"secret"}
     with pytest.raises(StoreFailed, match="did not seal"):

@@ -148,7 +148,7 @@ class Wire:
             coordinator="coordinator",
             members=None,
             desk=lambda: self.desks[name],
-            journal=JobJournal(self.pages[name], Vault(self.identities[name])),
+            journal=JobJournal(self.pages[name], Vault(self.identities[name], "alliance")),
             log_book=LogBook(self.folder / name / "log", name=name, alliance=self.plan.alliance, blobs=self.blobs),
         )
 

@@ -230,7 +230,7 @@ def open_house(house: House) -> Shell:
     shell = Shell(
         name=ME, alliance="clinics", identity=KEY, root=root.public, coordinator=OFFICE,
         members=sign_document(root, members_of()), desk=lambda: desk,
-        journal=JobJournal(SqlJournal(house.home / "journal.db"), Vault(KEY)),
+        journal=JobJournal(SqlJournal(house.home / "journal.db"), Vault(KEY, "alliance")),
         log_book=LogBook(house.home / "log", name=ME, alliance="clinics", blobs=FolderBlobs(house.home / "blobs")),
     )  # fmt: skip
     shell.desk = desk

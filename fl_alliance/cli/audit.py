@@ -64,6 +64,20 @@ def audit_report(
     say(f"wrote {out}")
 
 
+@app.command("printed")
+def audit_printed(
+    file: Annotated[Path, typer.Argument(help="A printed report: .html or .pdf.")],
+    evidence: Annotated[Path, typer.Option(help="The evidence folder of its institution and job.")],
+    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    empirical: Annotated[Path | None, typer.Option(help="The result that the report was printed with, if any.")] = None,
+) -> None:
+    """Verify an evidence folder, and that a printed report is the one that it gives, to the byte; offline."""
+    from fl_alliance.parties.audit_printed import check_printed
+
+    check_printed(file, evidence, root=root, empirical=empirical, say=say)
+    say("the printed report holds")
+
+
 @app.command("empirical")
 def audit_empirical(
     home: Folder,

@@ -193,6 +193,7 @@ class Accounts:
         write_atomically(evidence / "report.dsse.json", envelope)
         sources = Sources(
             report=report,
+            report_digest=digest_of(envelope),
             ledger=ledger,
             policy=self.policy,
             plan=plan,

@@ -12,8 +12,10 @@ from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.reporting.content import document_of
 from fl_alliance.privacy.reporting.empirical import read_empirical
 from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.privacy.reporting.figures import Kind, kind_for
 from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.pdf import pdf_of
+from fl_alliance.privacy.reporting.reading import Form
 from fl_alliance.privacy.reporting.words import words_of
 
 
@@ -28,19 +30,35 @@ def write_report(
         EvidenceRefused: the folder does not hold; nothing is written.
         BadConfig: `out` is neither .html nor .pdf, a language or result that is none, or a library is missing.
     """
-    print_it = _printer(out)
+    form = _form(out)
     words_of(language)
+    sources = sources_of(folder, root=root, empirical=empirical, say=say)
+    write_atomically(out, print_report(sources, form, language, kind_for(form)), mode=0o644)
+
+
+def sources_of(folder: Path, *, root: str | None, empirical: Path | None, say: Callable[[str], None]) -> Sources:
+    """Verify the evidence `folder`, and return what its report is made of.
+
+    Raises:
+        EvidenceRefused: the folder does not hold.
+        BadConfig: `empirical` can't be read, or is no result for this plan.
+    """
     sources = verify_evidence(folder, root=root, say=say).sources
-    if empirical is not None:
-        result = read_empirical(read_file(empirical, "empirical"), sources.plan)
-        sources = replace(sources, empirical=result)
-    write_atomically(out, print_it(sources, language), mode=0o644)
+    if empirical is None:
+        return sources
+    return replace(sources, empirical=read_empirical(read_file(empirical, "empirical"), sources.plan))
 
 
-def _printer(out: Path) -> Callable[[Sources, str], bytes]:
+def print_report(sources: Sources, form: Form, language: str, pictures: Kind | None) -> bytes:
+    """Return the report on `sources` as a page or a PDF; the same input gives the same bytes."""
+    document = document_of(sources, language=language, pictures=pictures)
+    return page_of(document) if form == "html" else pdf_of(document)
+
+
+def _form(out: Path) -> Form:
     match out.suffix.lower():
         case ".html":
-            return lambda sources, language: page_of(document_of(sources, language=language, pictures="svg"))
+            return "html"
         case ".pdf":
-            return lambda sources, language: pdf_of(document_of(sources, language=language, pictures="png"))
+            return "pdf"
     raise BadConfig(f"out: {out} must end with .html or .pdf")

@@ -12,8 +12,8 @@
     (10) log         plan, members, records and ledger heads are in the coordinator's log, which only grew
 
 Not checked, since no paper can show it: that the institution trained on the data set it names, with the noise it
-charged; that the root key belongs to whom it says (compare the fingerprint by another way); that `report.html`, whose
-bytes the manifest covers, words the signed report faithfully; what lies outside the folder.
+charged; that the root key belongs to whom it says (compare the fingerprint by another way); what lies outside the
+folder. That `report.html`, whose bytes the manifest covers, words the signed report faithfully, `audit printed` checks.
 """
 
 from __future__ import annotations
@@ -158,7 +158,15 @@ class _Audit:
             upload_bytes={upload.member: upload.length for upload in records[-1].uploads}[institution],
             adapter_digest=report.adapter_digest,
             log_entries=entries,
-            sources=Sources(report=report, ledger=ledger, policy=policy, plan=plan, records=records, approved=approved),
+            sources=Sources(
+                report=report,
+                report_digest=digest_of(self._read(REPORT)),
+                ledger=ledger,
+                policy=policy,
+                plan=plan,
+                records=records,
+                approved=approved,
+            ),
         )
 
     # (1) Every file is listed in the manifest, unchanged, and a plain file. Whose key signed it: step 3.

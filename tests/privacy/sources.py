@@ -37,7 +37,8 @@ def sources_of(path: Path, *, charged: int = 2, policy: dict[str, Any] | None = 
     records = tuple(record_of(number) for number in range(1, charged + 1))
     unit = folder.plan.privacy.unit
     return Sources(
-        report=report, ledger=ledger, policy=policy_of(allowed_units=(unit,), **(policy or {})), plan=folder.plan,
+        report=report, report_digest=DIGEST, ledger=ledger,
+        policy=policy_of(allowed_units=(unit,), **(policy or {})), plan=folder.plan,
         records=records,
     )  # fmt: skip
 

@@ -35,7 +35,9 @@ def ledger(tmp_path: Path) -> Ledger:
 def page_of(ledger: Ledger, unit: str = "patient", **privacy: object) -> str:
     plan = plan_of(privacy={"unit": unit, **privacy})
     report = build_report(ledger, plan, plan_digest=DIGEST, policy_digest=DIGEST, adapter_digest=DIGEST, time=NOW + 9)
-    sources = Sources(report=report, ledger=ledger, policy=policy_of(allowed_units=(unit,)), plan=plan)
+    sources = Sources(
+        report=report, report_digest=DIGEST, ledger=ledger, policy=policy_of(allowed_units=(unit,)), plan=plan
+    )
     return html.unescape(printed(document_of(sources, language="en", pictures=None)).decode())
 
 

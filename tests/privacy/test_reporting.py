@@ -218,7 +218,7 @@ def drawn(sources: Sources, language: str, monkeypatch: pytest.MonkeyPatch) -> l
         found.append(figure)
         return Figure(b"<svg/>", "", "")
 
-    monkeypatch.setattr(figures, "_drawn", keep)
+    monkeypatch.setattr(figures, "drawn", keep)
     document_of(sources, language=language, pictures="svg")
     return found
 

@@ -2,7 +2,9 @@
 
 Field names: the template of the registry's data, `tests/good_deployments/template.yaml` in
 github.com/opendp/deployments-registry-data, commit 057e5d8 (2026). Points: the differential privacy pyramid and the
-sections of NIST Special Publication 800-226, Guidelines for Evaluating Differential Privacy Guarantees (March 2025).
+sections of NIST Special Publication 800-226, Guidelines for Evaluating Differential Privacy Guarantees (March 2025), as
+secondary sources tell them; of NIST's own words only the announcements were read (csrc.nist.gov/pubs/sp/800/226/ipd,
+and nist.gov's news of December 2023, which shows the pyramid). The report says so.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ def appendix(facts: Facts, _: Words) -> tuple[Section, Section]:
         "What this report says to each point of NIST Special Publication 800-226 (March 2025), from the top of its "
         "pyramid to the bottom."
     )
+    rests = _(
+        "The publication itself (doi.org/10.6028/NIST.SP.800-226) was not at hand where this list was made. That there "
+        "is such a pyramid, with epsilon at its top, security in its middle and data collection exposure at its foot, "
+        "NIST's own announcements say; names and order of the other points are as others tell of it. Who must comply "
+        "compares them with the text."
+    )
     return (
         Section(
             _("Appendix A: DP Deployments Registry"),
@@ -33,7 +41,11 @@ def appendix(facts: Facts, _: Words) -> tuple[Section, Section]:
         ),
         Section(
             _("Appendix B: NIST SP 800-226"),
-            (Paragraph(points), _table(_("Points of NIST SP 800-226"), (_("Point"), _("Here")), _points(facts, _))),
+            (
+                Paragraph(points),
+                _table(_("Points of NIST SP 800-226"), (_("Point"), _("Here")), _points(facts, _)),
+                Paragraph(rests, "note"),
+            ),
         ),
     )
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from fl_alliance.privacy.report import shared_noise
 from fl_alliance.privacy.reporting.document import Bullets, Paragraph, Section, Table
 from fl_alliance.privacy.reporting.facts import Facts
+from fl_alliance.privacy.reporting.figures import Kind, printed_by
 from fl_alliance.privacy.reporting.words import Words
 from fl_alliance.protocol.ids import decimal_text
 
@@ -121,15 +122,19 @@ def _not_covered(unit: str, _: Words) -> tuple[str, ...]:
     )
 
 
-def how_to_check(facts: Facts, _: Words) -> Section:
-    """Return which files this rests on, and the command that verifies them."""
+def how_to_check(facts: Facts, kind: Kind | None, _: Words) -> Section:
+    """Return which files this rests on, and the commands that verify them, and this very file against them."""
     report = facts.sources.report
     text = _(
-        "The evidence folder of the job holds everything that is needed. The command below verifies every signature "
-        "and recomputes both numbers, without the internet:"
+        "The evidence folder of the job holds everything that is needed. The first command verifies every signature "
+        "and recomputes both numbers; the second one prints this report anew and compares it with this file, word for "
+        "word and number for number. Neither needs the internet."
     )
     rows = (
-        (_("Command"), "fl-alliance audit verify FOLDER --root FINGERPRINT"),
+        (_("Evidence"), "fl-alliance audit verify FOLDER --root FINGERPRINT"),
+        (_("This file"), "fl-alliance audit printed FILE --evidence FOLDER --root FINGERPRINT"),
+        (_("Printed by"), printed_by(kind)),
+        (_("Signed report"), facts.sources.report_digest),
         (_("Ledger head"), report.ledger_head),
         (_("Entries"), str(report.entries)),
         (_("Plan"), report.plan_digest),

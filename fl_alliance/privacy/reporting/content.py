@@ -48,6 +48,7 @@ def document_of(sources: Sources, *, language: str, pictures: figures.Kind | Non
         ),
         time=report.time,
         when=when(report.time),
+        source=_("Made from the signed report {digest}").format(digest=sources.report_digest),
         page=_("Page {number} of {count}"),
         sections=(
             _in_short(facts, _),
@@ -62,7 +63,7 @@ def document_of(sources: Sources, *, language: str, pictures: figures.Kind | Non
             empirical(facts, _),
             assumptions(facts, _),
             *coverage(facts, _),
-            how_to_check(facts, _),
+            how_to_check(facts, kind, _),
             *appendix(facts, _),
         ),
     )

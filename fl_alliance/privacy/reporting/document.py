@@ -69,6 +69,8 @@ class Document:
     """Unix seconds: the only time that a printer may print."""
     when: str
     """The same, for people."""
+    source: str
+    """The signed documents that it was made from, in one line."""
     page: str
     """How a page's number is said: "Page {number} of {count}"."""
     sections: tuple[Section, ...] = field(default=())

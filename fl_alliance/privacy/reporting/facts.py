@@ -26,6 +26,8 @@ class Sources:
     """What a report is made of. Whoever hands it over has verified all of it."""
 
     report: PrivacyReport
+    report_digest: str
+    """Of the signed report's envelope: what every printed report names as its origin."""
     ledger: Ledger
     policy: InstitutionPolicy
     plan: TrainingPlan
@@ -97,7 +99,7 @@ def facts_of(sources: Sources) -> Facts:
         caps_delta=min(Decimal(entry.delta) for entry in entries),
         trade_off=trade_off_of(events_of(mine), delta),
         jobs=_jobs(entries, delta),
-        moments=_moments(entries, delta),
+        moments=moments_of(entries, delta),
         charges=tuple((entry, spent(mine[: n + 1], RdpAccountant(), delta)) for n, entry in enumerate(mine)),
     )
 
@@ -126,7 +128,8 @@ def _job(
     )
 
 
-def _moments(entries: Sequence[LedgerEntry], delta: Decimal) -> tuple[Moment, ...]:
+def moments_of(entries: Sequence[LedgerEntry], delta: Decimal) -> tuple[Moment, ...]:
+    """Return what was spent at `delta` after each charge; of many charges, after `SAMPLES` of them."""
     stride = max(1, -(-len(entries) // SAMPLES))
     places = sorted({*range(0, len(entries), stride), len(entries) - 1})
     return tuple(_moment(entries[: place + 1], delta) for place in places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, Literal
 
 from fl_alliance.privacy.report import Gauge
@@ -22,6 +23,21 @@ Kind = Literal["svg", "png"]
 """The page takes SVG, the PDF takes PNG."""
 
 
+def kind_for(form: str) -> Kind:
+    """Return the kind of pictures that a page ("html") or a PDF takes."""
+    return "svg" if form == "html" else "png"
+
+
+def printed_by(kind: Kind | None) -> str:
+    """Return which programs, in which versions, print the same bytes again: pictures differ between versions."""
+    names = {
+        None: ("fl-alliance",),
+        "svg": ("fl-alliance", "matplotlib"),
+        "png": ("fl-alliance", "matplotlib", "fpdf2"),
+    }
+    return ", ".join(f"{name} {version(name)}" for name in names[kind])
+
+
 def can_draw() -> bool:
     """Return whether matplotlib is installed."""
     try:
@@ -33,7 +49,7 @@ def can_draw() -> bool:
 
 def trade_off_figure(curve: TradeOff, kind: Kind, _: Words) -> Figure:
     """Return both errors of the best test, beside a coin's and Gaussian DP's."""
-    figure, axes = _figure(3.9)
+    figure, axes = canvas(3.9)
     alphas = [place / 200 for place in range(201)]
     betas = [float(curve.beta(alpha)) for alpha in alphas]
     axes.plot([0, 1], [1, 0], color=GREY, linestyle=":", label=_("a guess without the job's release"))
@@ -50,7 +66,7 @@ def trade_off_figure(curve: TradeOff, kind: Kind, _: Words) -> Figure:
         ylim=(0, 1),
     )
     axes.legend(frameon=False, loc="upper right", fontsize=9)
-    return _drawn(
+    return drawn(
         figure,
         kind,
         _("How well anybody can tell whether one unit was in: no test has errors in the grey area."),
@@ -60,7 +76,7 @@ def trade_off_figure(curve: TradeOff, kind: Kind, _: Words) -> Figure:
 
 def budget_figure(gauges: Sequence[Gauge], names: Sequence[str], kind: Kind, _: Words) -> Figure:
     """Return a bar for each cap: black is spent."""
-    figure, axes = _figure(0.5 + 0.55 * len(gauges))
+    figure, axes = canvas(0.5 + 0.55 * len(gauges))
     for place, (gauge, name) in enumerate(zip(gauges, names, strict=True)):
         row = len(gauges) - 1 - place
         axes.barh(row, 100, height=0.42, facecolor="white", edgecolor=BLACK)
@@ -68,7 +84,7 @@ def budget_figure(gauges: Sequence[Gauge], names: Sequence[str], kind: Kind, _: 
         axes.text(0, row + 0.27, f"{name}: {gauge.percent} %", fontsize=9, va="bottom")
     axes.set(xlim=(0, 100.4), ylim=(-0.35, len(gauges) - 0.25))
     axes.set_axis_off()
-    return _drawn(
+    return drawn(
         figure,
         kind,
         _("Part of each cap that is spent (black)."),
@@ -80,7 +96,7 @@ def time_figure(
     moments: Sequence[Moment], jobs: Sequence[JobFacts], *, dataset_cap: float, year_cap: float, kind: Kind, _: Words
 ) -> Figure:
     """Return what the data set and its last year had spent, charge by charge, below both caps."""
-    figure, axes = _figure(4.4)
+    figure, axes = canvas(4.4)
     times = [datetime.fromtimestamp(moment.time, UTC) for moment in moments]
     style: dict[str, Any] = {"where": "post", "color": BLACK}
     axes.step(times, [float(m.dataset) for m in moments], **style, label=_("data set, all jobs (RDP)"))
@@ -98,9 +114,9 @@ def time_figure(
     axes.axhline(year_cap, color=GREY, linewidth=1.2, linestyle="--", label=_("cap of 365 days"))
     axes.set(ylabel="ε", ylim=(0, 1.12 * max(dataset_cap, year_cap, float(moments[-1].dataset))))
     axes.margins(x=0.03)
-    _date_axis(axes)
+    date_axis(axes)
     figure.legend(frameon=False, loc="outside lower left", fontsize=9)
-    return _drawn(
+    return drawn(
         figure,
         kind,
         _("What this data set has spent over time. Nothing is ever taken back; a year's part falls as time passes."),
@@ -108,7 +124,8 @@ def time_figure(
     )
 
 
-def _date_axis(axes: Any) -> None:
+def date_axis(axes: Any) -> None:
+    """Write days and times as numbers, alike in each language."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=7)
@@ -121,14 +138,15 @@ def _date_axis(axes: Any) -> None:
     axes.xaxis.set_major_formatter(formatter)
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def canvas(height: float) -> tuple[Any, Any]:
+    """Return an empty drawing as wide as a page's text, `height` in inches, and its axes."""
     from matplotlib.figure import Figure as Canvas
 
     figure = Canvas(figsize=(6.6, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _drawn(figure: Any, kind: Kind, caption: str, alt: str) -> Figure:
+def drawn(figure: Any, kind: Kind, caption: str, alt: str) -> Figure:
     """Draw `figure`; the same input gives the same bytes."""
     import matplotlib as mpl
 

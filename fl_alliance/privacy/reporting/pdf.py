@@ -23,6 +23,10 @@ TEXT: Final = 9.5
 """Size of running text, in points."""
 LINE: Final = 4.8
 """Height of its lines, in mm."""
+ROW: Final = 6.0
+"""Height of a table's row of one line, in mm."""
+TOGETHER: Final = 10
+"""A table of fewer rows, with its caption and head, is not torn by the end of a page; of a longer one so many begin."""
 SERIF: Final = "serif"
 MONO: Final = "mono"
 FONTS: Final = {
@@ -64,6 +68,7 @@ class _Print:
         self._text(document.title, size=19, style="B", line=9)
         self._text(document.subject, size=10.5, line=5.5)
         self._text(document.when, size=8.5, line=4.5)
+        self._text(document.source, size=7, line=4.5)
         for number, section in enumerate(document.sections, start=1):
             self._section(number, section)
         return bytes(pdf.output())
@@ -122,7 +127,7 @@ class _Print:
         from fpdf.fonts import FontFace
 
         pdf, named = self._pdf, any(block.head)
-        if pdf.will_page_break(22):
+        if pdf.will_page_break(ROW * min(len(block.rows) + 2, TOGETHER)):
             pdf.add_page()
         self._text(block.caption, size=TEXT - 0.8, style="I", line=LINE)
         pdf.set_font(SERIF, "", TEXT - 1.3)

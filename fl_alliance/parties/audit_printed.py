@@ -1,0 +1,99 @@
+"""`fl-alliance audit printed`: whether a printed report is what the evidence gives, to the byte; else, where it is not.
+
+    (1) to (10)   the evidence folder holds (parties/auditor.py)
+    (11) printed  the report, printed anew from what was verified and in the file's own language, is the file
+
+A file of which only some bytes differ is never accepted, since a page or a PDF can show what its text does not say. But
+the refusal names the first word or number that differs; if none does, that pictures or layout do, and which programs
+printed the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
+
+from fl_alliance.errors import AllianceError, BadConfig, EvidenceRefused, MalformedMessage, NotAuthentic
+from fl_alliance.evidence.bundle import check_manifest
+from fl_alliance.parties.audit_report import print_report, sources_of
+from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.privacy.reporting.figures import can_draw, kind_for, printed_by
+from fl_alliance.privacy.reporting.reading import form_of, language_of, words_in
+from fl_alliance.privacy.reporting.words import languages
+from fl_alliance.protocol.ids import digest_of
+
+MAX_PRINTED: Final = 64 << 20
+"""Longest printed report that is read."""
+AROUND: Final = 4
+"""Words that are shown on each side of one that differs."""
+
+
+def check_printed(
+    file: Path, folder: Path, *, root: str | None, empirical: Path | None, say: Callable[[str], None]
+) -> None:
+    """Verify the evidence `folder`, and that the printed report `file` is made of it; `say` is told each step.
+
+    `empirical` is the result of an audit with canaries, where the report was printed with one.
+
+    Raises:
+        EvidenceRefused: the folder does not hold, or the file is not its report: names the first difference.
+        BadConfig: the file or the result can't be read, or a library is missing.
+    """
+    data = _read(file)
+    sources = sources_of(folder, root=root, empirical=empirical, say=say)
+    try:
+        _compare(data, sources)
+    except BadConfig:
+        raise
+    except AllianceError as error:
+        raise EvidenceRefused(f"step 11, {file.name}: {error}") from None
+    signed = digest_of(data) in {listed.digest for listed in check_manifest(folder).files}
+    by = f"signed by {sources.report.institution} in its manifest" if signed else "not signed itself"
+    say(f"(11) printed: {file.name} is the report of this evidence, to the byte; {by}")
+
+
+def _compare(data: bytes, sources: Sources) -> None:
+    """Print the report again as `data` says that it was printed, and compare."""
+    form, language = form_of(data), language_of(data)
+    if language not in languages():
+        raise MalformedMessage(f"is in {language}, must be in one of {', '.join(languages())}")
+    pictures = kind_for(form) if form == "pdf" or b"<svg" in data else None
+    if pictures is not None and not can_draw():
+        raise BadConfig("file: it has pictures; to draw them again install fl-alliance[report]")
+    _require_same(data, print_report(sources, form, language, pictures), printed_by(pictures))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_PRINTED + 1)
+    except OSError as error:
+        raise BadConfig(f"file: {file} can't be read ({error.strerror})") from None
+    if len(data) > MAX_PRINTED:
+        raise EvidenceRefused(f"step 11, {file.name}: is longer than {MAX_PRINTED} bytes, no report is")
+    return data
+
+
+def _require_same(said: bytes, right: bytes, programs: str) -> None:
+    if said == right:
+        return
+    words, expected = words_in(said), words_in(right)
+    place = _first_difference(words, expected, programs.split())
+    if place is not None:
+        raise EvidenceRefused(
+            f"says \u201c{_near(words, place)}\u201d, the evidence gives \u201c{_near(expected, place)}\u201d"
+        )
+    why = "they were changed" if words == expected else f"it was printed by others than {programs}"
+    raise NotAuthentic(f"has every word and number of the evidence, but other pictures, fonts or layout: {why}")
+
+
+def _first_difference(words: Sequence[str], expected: Sequence[str], versions: Sequence[str]) -> int | None:
+    """Return the place of the first word that differs, and not only as the name or version of a program."""
+    pairs = enumerate(zip_longest(words, expected))
+    return next((place for place, (word, right) in pairs if word != right and right not in versions), None)
+
+
+def _near(words: Sequence[str], place: int) -> str:
+    return " ".join(words[max(0, place - AROUND) : place + AROUND + 1])[:200]

@@ -41,10 +41,14 @@ def open_message(data: bytes, *, expected_label: str, public_key: bytes) -> byte
         MalformedMessage: `data` is not a canonical envelope with exactly one signature.
         NotAuthentic: another label, another key, or a signature that does not verify.
     """
-    envelope = read_envelope(data)
+    return open_envelope(decode(Envelope, data), expected_label=expected_label, public_key=public_key)
+
+
+def open_envelope(envelope: Envelope, *, expected_label: str, public_key: bytes) -> bytes:
+    """Return the payload of an envelope that was decoded already (errors as `open_message`)."""
+    signature = _only_signature(envelope)
     if envelope.payload_type != expected_label:
         raise NotAuthentic(f"label is {envelope.payload_type!r}, expected {expected_label!r}")
-    signature = envelope.signatures[0]
     if signature.keyid != (expected := digest_of(public_key)):
         raise NotAuthentic(f"signed with key {signature.keyid}, expected {expected}")
     check_signature(public_key, base64.b64decode(signature.sig), envelope.signed_bytes)
@@ -58,9 +62,14 @@ def read_envelope(data: bytes) -> Envelope:
         MalformedMessage: not canonical, also inside its base64, or not exactly one signature.
     """
     envelope = decode(Envelope, data)
+    _only_signature(envelope)
+    return envelope
+
+
+def _only_signature(envelope: Envelope) -> Signature:
     if len(envelope.signatures) != 1:
         raise MalformedMessage(f"{len(envelope.signatures)} signatures, must be exactly one")
-    return envelope
+    return envelope.signatures[0]
 
 
 def sign_document(key: IdentityKey, document: Document) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fl_alliance.errors import MalformedMessage, NotAuthentic
 from fl_alliance.evidence.keys import IdentityKey
-from fl_alliance.evidence.sign import open_message, sign_message
+from fl_alliance.evidence.sign import open_envelope, sign_message
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.envelope import Envelope, label
 from fl_alliance.protocol.messages import ANSWER, REQUEST, Answer, Bound, Request
@@ -43,42 +43,42 @@ def read_request(address: Address, data: bytes) -> Request:
         MalformedMessage: the bytes are no canonical envelope of a known request.
         NotAuthentic: it is not signed by the coordinator for this institution, or label and payload differ.
     """
-    payload = _open(address, data, sender=address.coordinator)
-    request = decode(REQUEST, payload)
-    _same_label(data, _label(request, address.coordinator, address.me))
+    envelope = decode(Envelope, data)
+    request = decode(REQUEST, _open(address, envelope, sender=address.coordinator))
+    _same_label(envelope, _label(request, address.coordinator, address.me))
     return request
 
 
 def read_answer(address: Address, data: bytes) -> tuple[str, Answer]:
     """Return who sent a signed answer to the coordinator, and the answer (errors as `read_request`)."""
-    sender = sender_of(data)
-    answer = decode(ANSWER, _open(address, data, sender=sender))
-    _same_label(data, _label(answer, sender, address.coordinator))
+    envelope = decode(Envelope, data)
+    sender = _sender(envelope)
+    answer = decode(ANSWER, _open(address, envelope, sender=sender))
+    _same_label(envelope, _label(answer, sender, address.coordinator))
     return sender, answer
 
 
-def sender_of(data: bytes) -> str:
+def _sender(envelope: Envelope) -> str:
     """Return the sender that the label names; not yet authentic.
 
     Raises:
         MalformedMessage: there is no such label.
     """
-    fields = decode(Envelope, data).payload_type.split("|")
+    fields = envelope.payload_type.split("|")
     if len(fields) != 7:
         raise MalformedMessage(f"a label has 7 fields, this one {len(fields)}")
     return fields[2]
 
 
-def _open(address: Address, data: bytes, *, sender: str) -> bytes:
+def _open(address: Address, envelope: Envelope, *, sender: str) -> bytes:
     if sender not in address.keys:
         raise NotAuthentic(f"{sender!r} is not a member")
-    return open_message(data, expected_label=decode(Envelope, data).payload_type, public_key=address.keys[sender])
+    return open_envelope(envelope, expected_label=envelope.payload_type, public_key=address.keys[sender])
 
 
-def _same_label(data: bytes, expected: str) -> None:
-    seen = decode(Envelope, data).payload_type
-    if seen != expected:
-        raise NotAuthentic(f"labelled {seen}, the payload says {expected}")
+def _same_label(envelope: Envelope, expected: str) -> None:
+    if envelope.payload_type != expected:
+        raise NotAuthentic(f"labelled {envelope.payload_type}, the payload says {expected}")
 
 
 def _label(message: Bound, sender: str, receiver: str) -> str:

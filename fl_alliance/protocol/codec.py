@@ -7,6 +7,7 @@ so that a digest of the bytes is a digest of the meaning.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import rfc8785
@@ -31,7 +32,7 @@ def decode(kind: type[M] | TypeAdapter[M], data: bytes, *, limit: int = MAX_MESS
     """
     if len(data) > limit:
         raise MalformedMessage(f"{len(data)} bytes, at most {limit} are accepted")
-    adapter: TypeAdapter[M] = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    adapter: TypeAdapter[M] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
     try:
         json.loads(data, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
         message = adapter.validate_json(data)
@@ -41,6 +42,12 @@ def decode(kind: type[M] | TypeAdapter[M], data: bytes, *, limit: int = MAX_MESS
     if canonical != data:
         raise MalformedMessage("not in canonical form (RFC 8785)")
     return message
+
+
+@lru_cache(maxsize=256)
+def _adapter(kind: type[M]) -> TypeAdapter[M]:
+    """Making one takes longer than to decode a small message with it."""
+    return TypeAdapter(kind)
 
 
 def _reason(error: Exception) -> str:

@@ -14,16 +14,17 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from Crypto.Protocol.SecretSharing import Shamir, _Element
+import numpy as np
+from Crypto.Protocol.SecretSharing import Shamir
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fl_alliance.errors import BadPlan, NotAuthentic, SecretUnavailable, SumRefused
 from fl_alliance.protocol.limits import MIN_MEMBERS
 from fl_alliance.secagg.derive import RoundContext, exchange, join, key_for
+from fl_alliance.secagg.interpolation import secrets_at_zero
 from fl_alliance.secagg.masks import SEED_BYTES, RoundPublic, RoundSecrets, require_roster, require_seed
 from fl_alliance.secagg.secret import Secret
 
@@ -256,10 +257,7 @@ def recover_seeds(
     opened, failed = _open_revealed(sealed, lists, group_secret, publics, context)
     if len(opened) < threshold:
         raise SecretUnavailable(f"shares of {len(opened)} members, need {threshold}; not opened: {failed or 'none'}")
-    rows = {
-        name: _combine(name, [(index, row[at]) for index, row in opened], threshold)
-        for at, name in enumerate(lists.names)
-    }
+    rows = _combine(lists.names, opened, threshold)
     for name in lists.dropped:
         require_seed(name, rows[name], publics[name])
     return Seeds({name: rows[name] for name in lists.survivors}, {name: rows[name] for name in lists.dropped})
@@ -290,43 +288,22 @@ def _rows(body: bytes, index: int, count: int, sender: str) -> list[bytes]:
     return [body[at : at + SEED_BYTES] for at in range(_INDEX_BYTES, len(body), SEED_BYTES)]
 
 
-def _combine(name: str, shares: list[tuple[int, bytes]], threshold: int) -> bytes:
-    """Return the seed that three choices of `threshold` shares agree on: the first, the last, those from the second on.
+def _combine(names: tuple[str, ...], opened: list[tuple[int, list[bytes]]], threshold: int) -> dict[str, bytes]:
+    """Return the seeds on which three choices of `threshold` senders agree: the first, the last, from the second on.
 
     One wrong share in one of two choices always shows. In both of them it shows unless its weight is the same in both
     (of 6 shares the third: in 1 to 4 and in 3 to 6), which is never so where the two differ in one share only.
     """
-    spare = len(shares) - threshold
-    seeds = {_interpolate(shares[at : at + threshold]) for at in {0, min(1, spare), spare}}
-    if len(seeds) > 1:
-        raise SecretUnavailable(f"the shares of {name} do not agree: a member revealed a wrong one")
-    return seeds.pop()
-
-
-def _interpolate(shares: list[tuple[int, bytes]]) -> bytes:
-    """Return what `Shamir.combine` returns, with weights that are computed once for all secrets of a round."""
-    total: Any = _Element(0)
-    for weight, (_, share) in zip(_weights(tuple(index for index, _ in shares)), shares, strict=True):
-        total += weight * _Element(share)
-    return bytes(total.encode())
-
-
-@lru_cache(maxsize=64)
-def _weights(indices: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return the Lagrange weights at 0: they depend on who revealed, not on what.
-
-    `Shamir.combine` inverts and multiplies them anew for each secret, which takes most of its time. The field is the
-    library's own, and the tests compare the two.
-    """
-    points: list[Any] = [_Element(index) for index in indices]
-    weights: list[Any] = []
-    for at, here in enumerate(points):
-        above: Any = _Element(1)
-        below: Any = _Element(1)
-        for other in points[:at] + points[at + 1 :]:
-            above, below = above * other, below * (here + other)
-        weights.append(above * below.inverse())
-    return tuple(weights)
+    indices = tuple(index for index, _ in opened)
+    given = np.frombuffer(b"".join(b"".join(row) for _, row in opened), np.uint8)
+    given = given.reshape(len(opened), len(names), SEED_BYTES)
+    spare = len(opened) - threshold
+    choices = [slice(at, at + threshold) for at in sorted({0, min(1, spare), spare})]
+    first, *others = [secrets_at_zero(indices[choice], given[choice]) for choice in choices]
+    for at, name in enumerate(names):
+        if any((other[at] != first[at]).any() for other in others):
+            raise SecretUnavailable(f"the shares of {name} do not agree: a member revealed a wrong one")
+    return {name: seed.tobytes() for name, seed in zip(names, first, strict=True)}
 
 
 def _index(name: str, publics: Mapping[str, RoundPublic]) -> int:

@@ -14,8 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.parties import mail
 from fl_alliance.protocol import messages as m
-from fl_alliance.protocol.codec import decode
-from fl_alliance.protocol.envelope import Envelope
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.secagg import keywrap, masks, shares
 from fl_alliance.secagg.frame import Kind
@@ -26,7 +24,7 @@ from tests.attacks.wire import Refused, Wire, relay
 
 def switch_signatures_off(patch: pytest.MonkeyPatch) -> None:
     """Hook: whoever a label names is believed."""
-    patch.setattr(mail, "open_message", lambda data, **_: decode(Envelope, data).body)
+    patch.setattr(mail, "open_envelope", lambda envelope, **_: envelope.body)
 
 
 class PosingKey(IdentityKey):

@@ -48,6 +48,8 @@ A message names the field, the value seen and what would be right. Private value
 
 from __future__ import annotations
 
+import re
+
 
 class AllianceError(Exception):
     """Root of the tree. Catch this at the border of a process, and nothing wider."""
@@ -218,4 +220,10 @@ class JobAborted(AllianceError):
 
 
 class EvidenceRefused(AllianceError):
-    """An auditor's step failed; the text names the file and the step."""
+    """An auditor's step failed; the text is "step N, FILE: why"."""
+
+    @property
+    def parts(self) -> tuple[int, str, str]:
+        """Number of the step, file, and why; 0 and an empty file where the text names none."""
+        found = re.fullmatch(r"step (\d+), (.*?): (.*)", str(self), re.DOTALL)
+        return (int(found[1]), found[2], found[3]) if found else (0, "", str(self))

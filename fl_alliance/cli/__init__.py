@@ -10,6 +10,7 @@ import typer
 from fl_alliance.cli import audit, coordinator, institution, plan
 from fl_alliance.cli.demo import demo
 from fl_alliance.cli.simulate import simulate
+from fl_alliance.cli.words import tell_error
 from fl_alliance.errors import AllianceError, BadConfig
 
 app = typer.Typer(
@@ -43,7 +44,5 @@ def main() -> None:
 
 
 def _refuse(error: AllianceError) -> NoReturn:
-    """Print one line, also where the text holds line ends or terminal codes of a foreign file, and leave."""
-    line = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
-    print(line, file=sys.stderr)  # noqa: T201
+    tell_error(f"{type(error).__name__}: {error}")
     sys.exit(1)

@@ -7,33 +7,31 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, console, say
+from fl_alliance.cli.words import Folder, console, one_line, say, tell_error
 
 app = typer.Typer(no_args_is_help=True, help="Offline: of evidence, of a released adapter, or of training itself.")
 
 
 @app.command("verify")
 def audit_verify(
-    folder: Annotated[Path, typer.Argument(help="An institution's evidence folder.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="EVIDENCE...", help="Evidence bundles or folders, of whichever parties and jobs."),
+    ],
     root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
 ) -> None:
-    """Verify signatures, chain and every epsilon of an evidence folder, offline."""
-    from fl_alliance.parties.auditor import verify_evidence
+    """Verify signatures, chain and every epsilon of evidence, each by itself and all against one another; offline.
 
-    verify_evidence(folder, root=root, say=say)
+    Exit code 0: the evidence holds. 10 to 18: the kind of what was refused (docs/audit.md).
+    """
+    from fl_alliance.parties.audit_inputs import audited
+
+    with audited(places, root=root, say=lambda line: say(one_line(line))) as audit:
+        for refusal in audit.refusals:
+            tell_error(f"EvidenceRefused: {refusal}")
+        if not audit.holds:
+            raise typer.Exit(audit.exit_code)
     say("the evidence holds")
-
-
-@app.command("compare")
-def audit_compare(
-    folders: Annotated[list[Path], typer.Argument(help="Evidence folders, of whichever institutions and jobs.")],
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
-) -> None:
-    """Verify several evidence folders, and that the coordinator showed one history to all of them, offline."""
-    from fl_alliance.parties.auditor import compare_evidence
-
-    compare_evidence(folders, root=root, say=say)
-    say("one history: the coordinator showed the same log to all of them")
 
 
 @app.command("model")

@@ -140,6 +140,21 @@ def institution_decline(
     say(f"job {job} is declined: {reason}")
 
 
+@app.command("evidence")
+def institution_evidence(
+    home: Folder,
+    out: Annotated[Path, typer.Option(help="The file to write: a zip file, for an auditor.")],
+    jobs: Annotated[list[str] | None, typer.Option("--job", help="Name of a finished job; none: all of them.")] = None,
+    since: Annotated[str | None, typer.Option(help="First day of a period, as 2026-01-31 (UTC).")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day of the period.")] = None,
+) -> None:
+    """Write the evidence of finished jobs as one file; `audit verify` verifies it anywhere."""
+    from fl_alliance.parties.bundles import Wanted, institution_bundle
+
+    bundle = institution_bundle(home, out, Wanted.of(jobs or (), since, until))
+    say(f"wrote {out}: jobs {', '.join(bundle.jobs)}; signed by {bundle.party}")
+
+
 @app.command("check")
 def institution_check(home: Folder) -> None:
     """Check configuration, model folder and data file. Nothing leaves the house, and nothing is charged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,16 @@ def say(line: str) -> None:
 def tell(line: str) -> None:
     """Print what a service reports, at once: whoever reads it may be a file."""
     print(line, flush=True)  # noqa: T201
+
+
+def tell_error(text: str) -> None:
+    """Print one line on stderr, whatever a foreign file has put into the text."""
+    print(one_line(text), file=sys.stderr)  # noqa: T201
+
+
+def one_line(text: str) -> str:
+    """Return `text` with blanks for line ends and the codes that terminals obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def stop_at_signals() -> threading.Event:

@@ -1,23 +1,31 @@
-"""The manifest of an evidence folder: every file's name, digest and length, signed by the institution.
+"""Signed lists of files: the manifest of an evidence folder, and that of a bundle of several parties' evidence.
 
-The manifest carries the signer's public key, so that a changed byte is found before anybody's identity is known; whose
-key it is, the alliance's members' list says (step 3 of the auditor).
+A list carries the signer's public key, so that a changed byte is found before anybody's identity is known; whose key it
+is, the alliance's members' list says (step 3 of the auditor).
+
+    evidence folder of a job     manifest.dsse.json, `EvidenceManifest`: every other file
+    bundle, one zip file         bundle.dsse.json, `EvidenceBundle`: every other file; of an institution's jobs
+                                 only jobs/JOB/manifest.dsse.json, which lists the rest of the folder
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final, TypeVar
 
 from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic, StoreFailed
+from fl_alliance.evidence.files import EvidenceFiles, FolderFiles
 from fl_alliance.evidence.keys import IdentityKey, public_key_of
 from fl_alliance.evidence.sign import open_document, peek_document, sign_document
-from fl_alliance.protocol.documents import EvidenceManifest, ManifestFile
-from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
+from fl_alliance.protocol.documents import EvidenceBundle, EvidenceManifest, ManifestFile
+from fl_alliance.protocol.limits import MAX_MANIFEST_BYTES
 
-MANIFEST = "manifest.dsse.json"
+MANIFEST: Final = "manifest.dsse.json"
+BUNDLE: Final = "bundle.dsse.json"
+JOBS: Final = "jobs"
+
+L = TypeVar("L", EvidenceManifest, EvidenceBundle)
 
 
 def write_manifest(folder: Path, key: IdentityKey, *, institution: str) -> bytes:
@@ -30,8 +38,9 @@ def write_manifest(folder: Path, key: IdentityKey, *, institution: str) -> bytes
     try:
         for half in [path for path in folder.rglob(".*") if path.is_file()]:
             half.unlink()  # what a process left that was killed while it wrote; no file of evidence begins with a dot
-        files = tuple(_described(folder, name) for name in sorted(_names(folder)) if name != MANIFEST)
-        data = sign_document(key, EvidenceManifest(institution=institution, key=key.public_text, files=files))
+        files = FolderFiles(folder)
+        listed = tuple(described(files, name) for name in files.names() if name != MANIFEST)
+        data = sign_document(key, EvidenceManifest(institution=institution, key=key.public_text, files=listed))
         draft = folder / f".{MANIFEST}.draft"
         draft.write_bytes(data)
         draft.replace(folder / MANIFEST)
@@ -42,8 +51,8 @@ def write_manifest(folder: Path, key: IdentityKey, *, institution: str) -> bytes
     return data
 
 
-def check_manifest(folder: Path, public_key: bytes | None = None) -> EvidenceManifest:
-    """Return the manifest of `folder` after every file was compared with it.
+def check_manifest(where: Path | EvidenceFiles, public_key: bytes | None = None) -> EvidenceManifest:
+    """Return the manifest of an evidence folder after every file was compared with it.
 
     With `public_key` the manifest must be signed with that key; without, with the key that it names itself, which
     shows only that nothing was changed since that key signed.
@@ -51,61 +60,68 @@ def check_manifest(folder: Path, public_key: bytes | None = None) -> EvidenceMan
     Raises:
         EvidenceRefused: step 1; names the file that is missing, extra, changed, or not a plain file.
     """
-    manifest = _open(folder, public_key)
-    present = set(_names(folder)) - {MANIFEST}
-    listed = {file.name for file in manifest.files}
-    for name in sorted(listed - present):
-        raise EvidenceRefused(f"step 1, {name}: is missing, {MANIFEST} lists it")
-    for name in sorted(present - listed):
-        raise EvidenceRefused(f"step 1, {name}: is not listed in {MANIFEST}")
-    for file in manifest.files:
-        _compare(file, _described(folder, file.name))
+    files = FolderFiles(where) if isinstance(where, Path) else where
+    manifest = _open(files, MANIFEST, EvidenceManifest, public_key)
+    _compare(files, manifest.files, MANIFEST, {MANIFEST})
     return manifest
 
 
-def _open(folder: Path, public_key: bytes | None) -> EvidenceManifest:
+def check_bundle(files: EvidenceFiles) -> EvidenceBundle:
+    """Return what a bundle says of itself after every file was compared with its lists.
+
+    Raises:
+        EvidenceRefused: step 1, as `check_manifest`; or a job's folder is not one of the jobs that are named.
+    """
+    bundle = _open(files, BUNDLE, EvidenceBundle, None)
+    names = files.names()
+    folders = {name.split("/")[1] for name in names if name.startswith(f"{JOBS}/")}
+    for job in sorted(folders ^ set(bundle.jobs)):
+        why = f"is not one of the jobs that {BUNDLE} names" if job in folders else f"is missing, {BUNDLE} names it"
+        raise EvidenceRefused(f"step 1, {JOBS}/{job}: {why}")
+    own = {file.name for file in bundle.files}
+    lists = [f"{JOBS}/{job}/{MANIFEST}" for job in bundle.jobs] if bundle.role == "institution" else []
+    theirs = tuple(name.removesuffix(MANIFEST) for name in lists if name in own)
+    besides = {name for name in names if name.startswith(theirs) and name not in own} if theirs else set[str]()
+    _compare(files, bundle.files, BUNDLE, {BUNDLE, *besides})
+    return bundle
+
+
+def described(files: EvidenceFiles, name: str) -> ManifestFile:
+    """Return name, digest and length of a file (EvidenceRefused: step 1; it can't be read)."""
     try:
-        path = folder / MANIFEST
-        if path.is_symlink() or not path.is_file():
+        return ManifestFile(name=name, digest=files.digest(name), length=files.length(name))
+    except StoreFailed as error:
+        raise EvidenceRefused(f"step 1, {name}: {error}") from None
+
+
+def _open(files: EvidenceFiles, name: str, kind: type[L], public_key: bytes | None) -> L:
+    try:
+        if name not in files.names():
             raise NotAuthentic("is missing or not a plain file")
-        if path.stat().st_size > MAX_MESSAGE_BYTES:
-            raise NotAuthentic(f"{path.stat().st_size} bytes, at most {MAX_MESSAGE_BYTES} are accepted")
-        data = path.read_bytes()
-        named = public_key_of(peek_document(data, EvidenceManifest).key)
+        if (length := files.length(name)) > MAX_MANIFEST_BYTES:
+            raise NotAuthentic(f"{length} bytes, at most {MAX_MANIFEST_BYTES} are accepted")
+        data = files.read(name)
+        named = public_key_of(peek_document(data, kind, limit=MAX_MANIFEST_BYTES).key)
         if public_key is not None and public_key != named:
             raise NotAuthentic("names another key than the expected one")
-        return open_document(data, EvidenceManifest, public_key=named)
+        return open_document(data, kind, public_key=named, limit=MAX_MANIFEST_BYTES)
+    except EvidenceRefused:
+        raise
     except AllianceError as error:
-        raise EvidenceRefused(f"step 1, {MANIFEST}: {error}") from None
-    except OSError as error:
-        raise EvidenceRefused(f"step 1, {MANIFEST}: {error.strerror}") from None
+        raise EvidenceRefused(f"step 1, {name}: {error}") from None
 
 
-def _names(folder: Path) -> Iterator[str]:
-    """Yield every file below `folder` as a relative name with forward slashes; refuse what is not a plain file."""
-    for here, folders, files in os.walk(folder, followlinks=False):
-        for name in (*folders, *files):
-            path = Path(here) / name
-            relative = path.relative_to(folder).as_posix()
-            if path.is_symlink():
-                raise EvidenceRefused(f"step 1, {relative}: is a symbolic link, must be a plain file")
-            if name in files:
-                if not path.is_file():
-                    raise EvidenceRefused(f"step 1, {relative}: is not a plain file")
-                yield relative
-
-
-def _described(folder: Path, name: str) -> ManifestFile:
-    try:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return ManifestFile(name=name, digest=f"sha256:{digest}", length=os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        raise EvidenceRefused(f"step 1, {name}: {error.strerror}") from None
-
-
-def _compare(listed: ManifestFile, found: ManifestFile) -> None:
-    if listed.length != found.length:
-        raise EvidenceRefused(f"step 1, {listed.name}: {found.length} bytes, {MANIFEST} says {listed.length}")
-    if listed.digest != found.digest:
-        raise EvidenceRefused(f"step 1, {listed.name}: digest {found.digest}, {MANIFEST} says {listed.digest}")
+def _compare(files: EvidenceFiles, listed: Iterable[ManifestFile], where: str, besides: set[str]) -> None:
+    """Return if exactly the files `listed` in `where` are there, unchanged; `besides` are listed elsewhere."""
+    right: Mapping[str, ManifestFile] = {file.name: file for file in listed}
+    present = set(files.names()) - besides
+    for name in sorted(set(right) - present):
+        raise EvidenceRefused(f"step 1, {name}: is missing, {where} lists it")
+    for name in sorted(present - set(right)):
+        raise EvidenceRefused(f"step 1, {name}: is not listed in {where}")
+    for name, file in right.items():
+        found = described(files, name)
+        if file.length != found.length:
+            raise EvidenceRefused(f"step 1, {name}: {found.length} bytes, {where} says {file.length}")
+        if file.digest != found.digest:
+            raise EvidenceRefused(f"step 1, {name}: digest {found.digest}, {where} says {file.digest}")

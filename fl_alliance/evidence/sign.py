@@ -16,6 +16,7 @@ from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import Document, PlanApproval, Statement, statement_for
 from fl_alliance.protocol.envelope import STATEMENT_TYPE, Envelope, Signature, pre_authentication_encoding
 from fl_alliance.protocol.ids import digest_of
+from fl_alliance.protocol.limits import MAX_MESSAGE_BYTES
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -34,14 +35,14 @@ def sign_message(key: IdentityKey, label: str, payload: bytes) -> bytes:
     )
 
 
-def open_message(data: bytes, *, expected_label: str, public_key: bytes) -> bytes:
-    """Return the payload of the envelope `data`.
+def open_message(data: bytes, *, expected_label: str, public_key: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
+    """Return the payload of the envelope `data`, which has at most `limit` bytes.
 
     Raises:
         MalformedMessage: `data` is not a canonical envelope with exactly one signature.
         NotAuthentic: another label, another key, or a signature that does not verify.
     """
-    return open_envelope(decode(Envelope, data), expected_label=expected_label, public_key=public_key)
+    return open_envelope(decode(Envelope, data, limit=limit), expected_label=expected_label, public_key=public_key)
 
 
 def open_envelope(envelope: Envelope, *, expected_label: str, public_key: bytes) -> bytes:
@@ -55,13 +56,13 @@ def open_envelope(envelope: Envelope, *, expected_label: str, public_key: bytes)
     return envelope.body
 
 
-def read_envelope(data: bytes) -> Envelope:
+def read_envelope(data: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> Envelope:
     """Return the envelope `data`, nothing of it verified: to learn who claims to have sent what.
 
     Raises:
         MalformedMessage: not canonical, also inside its base64, or not exactly one signature.
     """
-    envelope = decode(Envelope, data)
+    envelope = decode(Envelope, data, limit=limit)
     _only_signature(envelope)
     return envelope
 
@@ -77,23 +78,23 @@ def sign_document(key: IdentityKey, document: Document) -> bytes:
     return sign_message(key, STATEMENT_TYPE, encode(statement_for(document)))
 
 
-def open_document(data: bytes, kind: type[D], *, public_key: bytes) -> D:
-    """Return the document of type `kind` in the envelope `data`.
+def open_document(data: bytes, kind: type[D], *, public_key: bytes, limit: int = MAX_MESSAGE_BYTES) -> D:
+    """Return the document of type `kind` in the envelope `data`, which has at most `limit` bytes.
 
     Raises:
         MalformedMessage: not a canonical envelope or statement.
         NotAuthentic: not signed with `public_key`, or a document of another kind.
     """
-    payload = open_message(data, expected_label=STATEMENT_TYPE, public_key=public_key)
-    return _of_kind(decode(Statement, payload), kind)
+    payload = open_message(data, expected_label=STATEMENT_TYPE, public_key=public_key, limit=limit)
+    return _of_kind(decode(Statement, payload, limit=limit), kind)
 
 
-def peek_document(data: bytes, kind: type[D]) -> D:
+def peek_document(data: bytes, kind: type[D], *, limit: int = MAX_MESSAGE_BYTES) -> D:
     """Return the document in `data` without verifying its signature: to learn whose key to open it with."""
-    envelope = read_envelope(data)
+    envelope = read_envelope(data, limit=limit)
     if envelope.payload_type != STATEMENT_TYPE:
         raise NotAuthentic(f"label is {envelope.payload_type!r}, expected {STATEMENT_TYPE!r}")
-    return _of_kind(decode(Statement, envelope.body), kind)
+    return _of_kind(decode(Statement, envelope.body, limit=limit), kind)
 
 
 def open_approval(data: bytes) -> tuple[str, PlanApproval]:

@@ -10,7 +10,6 @@ import base64
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fl_alliance.errors import EvidenceRefused, LogForked, NotAuthentic, NotInLog
 from fl_alliance.evidence.log import (
@@ -136,9 +135,9 @@ def _check_shown(digest: str, messages: Mapping[str, bytes], address: Address) -
 
 @dataclass(frozen=True)
 class SeenLog:
-    """The log as one folder has it; the folder was verified."""
+    """The log as one job's evidence has it, which was verified."""
 
-    folder: Path
+    where: str
     leaves: bytes
 
     @property
@@ -148,19 +147,19 @@ class SeenLog:
 
 
 def compare_logs(logs: Sequence[SeenLog], say: Callable[[str], None]) -> None:
-    """Return if all folders show one history: of each two, the shorter log is the beginning of the longer one.
+    """Return if all show one history: of each two, the shorter log is the beginning of the longer one.
 
     Raises:
-        EvidenceRefused: names two folders with two histories; the coordinator signed both.
+        EvidenceRefused: step 13; names two places with two histories; the coordinator signed both.
     """
     ordered = sorted(logs, key=lambda log: log.size)
     for shorter, longer in itertools.pairwise(ordered):
         if not longer.leaves.startswith(shorter.leaves):
             raise EvidenceRefused(
-                f"step 10, {LOG}: the coordinator signed two histories: entry {_first_other(shorter, longer)} in "
-                f"{shorter.folder} ({shorter.size} entries) is another than in {longer.folder} ({longer.size})"
+                f"step 13, {LOG}: the coordinator signed two histories: entry {_first_other(shorter, longer)} in "
+                f"{shorter.where} ({shorter.size} entries) is another than in {longer.where} ({longer.size})"
             )
-        say(f"{shorter.folder} and {longer.folder}: {shorter.size} entries in common, one history")
+        say(f"one log: {shorter.where} and {longer.where}: {shorter.size} entries in common, one history")
 
 
 def _first_other(shorter: SeenLog, longer: SeenLog) -> int:

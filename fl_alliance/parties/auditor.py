@@ -18,8 +18,9 @@ folder. That `report.html`, whose bytes the manifest covers, words the signed re
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -27,9 +28,10 @@ from typing import TypeVar
 
 from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
+from fl_alliance.evidence.files import EvidenceFiles, FolderFiles
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_approval, open_document
-from fl_alliance.parties.audit_log import LEAVES, LOG, Logged, SeenLog, check_log, compare_logs
+from fl_alliance.parties.audit_log import LOG, Logged, check_log
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import (
     charges_of,
@@ -68,6 +70,8 @@ POLICY, LEDGER, REPORT, PAGE = "policy.dsse.json", "ledger.jsonl", "report.dsse.
 APPROVALS = "approvals"
 
 D = TypeVar("D", bound=Document)
+Say = Callable[[int, str], None]
+"""Is told the number of a step, and what it shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,8 @@ class Findings:
     """What the evidence shows."""
 
     institution: str
+    key: str
+    """Fingerprint of its identity key, which signed the evidence."""
     alliance: str
     job: str
     dataset: str
@@ -97,7 +103,7 @@ class Findings:
 
 
 def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None]) -> Findings:
-    """Verify the evidence `folder`; `say` is told each step's result.
+    """Verify an institution's evidence `folder` of one job; `say` is told each step's result.
 
     `root` is the expected fingerprint of the alliance's root key; without it the folder is only checked against itself.
 
@@ -106,30 +112,21 @@ def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None
     """
     if not folder.is_dir():
         raise EvidenceRefused(f"step 1, {MANIFEST}: {folder} is not a folder")
-    return _Audit(folder, say).run(root)
+    return verify_job(FolderFiles(folder), root=root, say=lambda number, text: say(f"({number}) {text}"))
 
 
-def compare_evidence(folders: Sequence[Path], *, root: str | None, say: Callable[[str], None]) -> None:
-    """Verify each evidence folder, and that all of them show one history of the coordinator's log.
-
-    Raises:
-        EvidenceRefused: a folder does not hold; or two are of different alliances, or show two histories.
-    """
-    logs, roots = [], set()
-    for folder in folders:
-        say(f"{folder}:")
-        roots.add(verify_evidence(folder, root=root, say=say).root)
-        logs.append(SeenLog(folder, (folder / LOG / LEAVES).read_bytes()))
-    if len(roots) > 1:
-        raise EvidenceRefused(f"step 2, {ROOT}: the folders are of different alliances, with roots {sorted(roots)}")
-    compare_logs(logs, say)
+def verify_job(files: EvidenceFiles, *, root: str | None, say: Say) -> Findings:
+    """As `verify_evidence`, wherever the files are; `say` gets each step's number and result."""
+    return _Audit(files, say).run(root)
 
 
 class _Audit:
     """One audit. Each method is one step and returns what later steps need."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(self, files: EvidenceFiles, say: Say) -> None:
+        self._source, self._say = files, say
+        self._names: tuple[str, ...] = ()
+        """As the manifest lists them."""
 
     def run(self, root: str | None) -> Findings:
         institution, signer = self._manifest()
@@ -145,6 +142,7 @@ class _Audit:
         entries = self._log(plan, address, len(records))
         return Findings(
             institution=institution,
+            key=digest_of(signer),
             alliance=plan.alliance,
             job=plan.job,
             dataset=policy.dataset,
@@ -171,27 +169,28 @@ class _Audit:
 
     # (1) Every file is listed in the manifest, unchanged, and a plain file. Whose key signed it: step 3.
     def _manifest(self) -> tuple[str, bytes]:
-        manifest = check_manifest(self._folder)
-        listed = {file.name for file in manifest.files}
+        manifest = check_manifest(self._source)
+        self._names = tuple(file.name for file in manifest.files)
+        listed = set(self._names)
         for name in (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE):
             if name not in listed:
                 raise EvidenceRefused(f"step 1, {name}: is missing, every evidence folder has it")
-        self._say(f"(1) manifest: {len(listed)} files, unchanged since {manifest.institution} signed")
+        self._say(1, f"manifest: {len(listed)} files, unchanged since {manifest.institution} signed")
         return manifest.institution, public_key_of(manifest.key)
 
     # (2) The root key must be the one whose fingerprint the auditor got by another way.
     def _root(self, expected: str | None) -> bytes:
-        with _step(2, ROOT):
+        with step(2, ROOT):
             key = decode(AllianceRoot, self._read(ROOT)).public
             if expected is not None and digest_of(key) != expected:
                 raise NotAuthentic(f"fingerprint {digest_of(key)}, expected {expected}")
         compared = "as expected" if expected is not None else "NOT COMPARED: ask the alliance for its fingerprint"
-        self._say(f"(2) root key {digest_of(key)}: {compared}")
+        self._say(2, f"root key {digest_of(key)}: {compared}")
         return key
 
     # (3) The root signed the members' list, and the manifest's key is the institution's in that list.
     def _members(self, root: bytes, institution: str, signer: bytes) -> AllianceMembers:
-        with _step(3, MEMBERS):
+        with step(3, MEMBERS):
             members = open_document(self._read(MEMBERS), AllianceMembers, public_key=root)
             known = {member.name: public_key_of(member.identity) for member in members.members}
             roles = {member.name: member.role for member in members.members}
@@ -202,13 +201,13 @@ class _Audit:
                     f"{institution} has key {digest_of(known[institution])}, the manifest is signed "
                     f"with {digest_of(signer)}"
                 )
-        self._say(f"(3) members: {len(members.members)} of alliance {members.alliance}, {institution} among them")
+        self._say(3, f"members: {len(members.members)} of alliance {members.alliance}, {institution} among them")
         return members
 
     # (4) The coordinator signed the plan; institution and fellow members are in the alliance.
     def _plan(self, members: AllianceMembers, institution: str) -> tuple[TrainingPlan, str]:
-        data = self._read(PLAN)
-        with _step(4, PLAN):
+        with step(4, PLAN):
+            data = self._read(PLAN)
             plan = open_document(data, TrainingPlan, public_key=public_key_of(members.coordinator.identity))
             if plan.alliance != members.alliance:
                 raise NotAuthentic(f"of alliance {plan.alliance}, expected {members.alliance}")
@@ -217,37 +216,37 @@ class _Audit:
                 raise NotAuthentic(f"{strangers[0]} is not an institution of the alliance")
             if institution not in plan.names:
                 raise NotAuthentic(f"{institution} is not a member of the job")
-        self._say(f"(4) plan: job {plan.job}, {plan.rounds} rounds, {len(plan.names)} members")
+        self._say(4, f"plan: job {plan.job}, {plan.rounds} rounds, {len(plan.names)} members")
         return plan, digest_of(data)
 
     # (5) The institution signed its policy, and the policy allows unit, delta, members and model of the plan.
     def _policy(
         self, plan: TrainingPlan, members: AllianceMembers, institution: str, signer: bytes
     ) -> InstitutionPolicy:
-        with _step(5, POLICY):
+        with step(5, POLICY):
             policy = open_document(self._read(POLICY), InstitutionPolicy, public_key=signer)
             if policy.institution != institution:
                 raise NotAuthentic(f"of {policy.institution}, expected {institution}")
             check_plan_terms(plan, policy)
             check_partners(plan, policy, members)
         named = "partners named" if policy.partners else "any partner that the root admits"
-        self._say(f"(5) policy: data set {policy.dataset}; {named}; allows the plan")
+        self._say(5, f"policy: data set {policy.dataset}; {named}; allows the plan")
         return policy
 
     # (5) Whoever the policy asks for has signed the plan, and every approval here counts.
     def _approvals(self, plan_digest: str, policy: InstitutionPolicy) -> tuple[str, ...]:
-        with _step(5, APPROVALS):
-            files = {path.name: path.read_bytes() for path in sorted((self._folder / APPROVALS).glob("*"))}
+        with step(5, APPROVALS):
+            files = self._files(APPROVALS)
             approved = approved_by(plan_digest, policy, [open_approval(data) for data in files.values()])
             check_approvals(plan_digest, policy, approved)
             require_same({"files": (sorted(files), sorted(f"{person}.dsse.json" for person in approved))})
         if policy.approvals_needed:
-            self._say(f"(5) approved by {', '.join(sorted(approved))}; needed {policy.approvals_needed}")
+            self._say(5, f"approved by {', '.join(sorted(approved))}; needed {policy.approvals_needed}")
         return tuple(sorted(approved))
 
     # (6) The ledger is whole: signatures, sequence, chain, owner.
     def _ledger(self, policy: InstitutionPolicy, signer: bytes) -> Ledger:
-        with _step(6, LEDGER):
+        with step(6, LEDGER):
             data = self._read(LEDGER)
             if data and not data.endswith(b"\n"):
                 raise NotAuthentic("the last line is torn")
@@ -257,33 +256,33 @@ class _Audit:
                 institution=policy.institution,
                 dataset=policy.dataset,
             )
-        self._say(f"(6) ledger: {len(ledger.entries)} entries, chained and signed")
+        self._say(6, f"ledger: {len(ledger.entries)} entries, chained and signed")
         return ledger
 
     # (7) A record for each round, in order; a charge for each round, and no charge that is not the plan's.
     def _rounds(
         self, members: AllianceMembers, plan: TrainingPlan, plan_digest: str, ledger: Ledger
     ) -> tuple[RoundRecord, ...]:
-        with _step(7, LEDGER):
+        with step(7, LEDGER):
             charges = charges_of(plan, plan_digest, ledger)
-        with _step(7, "rounds"):
-            found = sorted(path.name for path in (self._folder / "rounds").glob("*"))
+        with step(7, "rounds"):
+            found = sorted({name.split("/")[0] for name in self._below("rounds")})
             count = plan.rounds if plan.evaluation is None else min(len(found), plan.rounds)
             if found != [f"{number:04d}" for number in range(1, count + 1)]:
                 raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
         key, records, previous = public_key_of(members.coordinator.identity), [], None
         for number in range(1, count + 1):
             name = f"rounds/{number:04d}/record.dsse.json"
-            with _step(7, name):
+            with step(7, name):
                 data = self._read(name)
                 record = open_document(data, RoundRecord, public_key=key)
                 check_record(record, plan, plan_digest, number, previous)
                 check_charged(record, ledger, charges)
             previous = digest_of(data)
             records.append(record)
-        with _step(7, "rounds"):
+        with step(7, "rounds"):
             check_ending(plan, records)
-        self._say(f"(7) rounds: {len(records)} records, chained; each was charged before its upload")
+        self._say(7, f"rounds: {len(records)} records, chained; each was charged before its upload")
         return tuple(records)
 
     # (8) The institutions' own signatures say the same as the coordinator's records.
@@ -294,9 +293,7 @@ class _Audit:
         for record in records:
             evidence = self._evidence(f"rounds/{record.round:04d}/messages", address)
             count += check_messages(record, plan, evidence)
-        self._say(
-            f"(8) messages: {count} signed by institutions, they agree with the records; a quorum voted each time"
-        )
+        self._say(8, f"messages: {count} signed by institutions, they agree with the records; a quorum voted each time")
         return address
 
     # (9) Recompute epsilon from the events; do not read it from the report.
@@ -304,7 +301,7 @@ class _Audit:
         self, plan: TrainingPlan, plan_digest: str, policy: InstitutionPolicy, ledger: Ledger,
         records: tuple[RoundRecord, ...], signer: bytes,
     ) -> tuple[PrivacyReport, Costs]:  # fmt: skip
-        with _step(9, REPORT):
+        with step(9, REPORT):
             report = open_document(self._read(REPORT), PrivacyReport, public_key=signer)
             delta = Decimal(plan.privacy.delta)
             costs = costs_of(ledger.entries, alliance=plan.alliance, job=plan.job, delta=delta)
@@ -326,18 +323,19 @@ class _Audit:
                 "dataset_epsilon_rdp": (report.dataset_epsilon_rdp, decimal_text(costs.dataset_rdp)),
             }
             require_same(named)
-        with _step(9, LEDGER):
+        with step(9, LEDGER):
             check_caps(plan, policy, ledger)
         self._say(
-            f"(9) epsilon at delta {delta}: this job {costs.job_pld} (PLD), {costs.job_rdp} (RDP); "
-            f"data set {costs.dataset_pld} (PLD), {costs.dataset_rdp} (RDP); within the caps"
+            9,
+            f"epsilon at delta {delta}: this job {costs.job_pld} (PLD), {costs.job_rdp} (RDP); "
+            f"data set {costs.dataset_pld} (PLD), {costs.dataset_rdp} (RDP); within the caps",
         )
         return report, costs
 
     # (10) The coordinator's log holds what the job relied on, as the institution and every other member were shown it.
     def _log(self, plan: TrainingPlan, address: Address, rounds: int) -> int:
         where = [f"rounds/{number:04d}" for number in range(1, rounds + 1)]
-        with _step(10, LOG):
+        with step(10, LOG):
             logged = Logged(
                 alliance=plan.alliance,
                 job=plan.job,
@@ -348,23 +346,29 @@ class _Audit:
                 messages=[self._files(f"{name}/messages") for name in where],
             )
             entries = check_log(self._files(LOG), logged)
-        self._say(f"(10) log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
+        self._say(10, f"log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
         return entries
 
+    def _below(self, where: str) -> tuple[str, ...]:
+        """Return what lies below a folder, by its name there."""
+        first = bisect.bisect(self._names, f"{where}/")
+        end = bisect.bisect(self._names, f"{where}0")  # the sign after the slash
+        return tuple(name[len(where) + 1 :] for name in self._names[first:end])
+
     def _files(self, where: str) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted((self._folder / where).glob("*"))}
+        return {name: self._read(f"{where}/{name}") for name in self._below(where)}
 
     def _read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        return self._source.read(name)
 
     def _evidence(self, where: str, address: Address) -> Evidence:
-        with _step(8, where):
+        with step(8, where):
             files = self._files(where)
         return Evidence(where=where, address=address, files=files)
 
 
 @contextlib.contextmanager
-def _step(number: int, file: str) -> Iterator[None]:
+def step(number: int, file: str) -> Iterator[None]:
     """Name step and file in whatever is refused inside."""
     try:
         yield
@@ -372,5 +376,3 @@ def _step(number: int, file: str) -> Iterator[None]:
         raise
     except AllianceError as error:
         raise EvidenceRefused(f"step {number}, {file}: {error}") from None
-    except OSError as error:
-        raise EvidenceRefused(f"step {number}, {file}: {error.strerror}") from None

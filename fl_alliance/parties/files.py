@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fl_alliance.errors import BadConfig, StoreFailed
@@ -19,18 +19,23 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     Raises:
         StoreFailed: the disk refuses, as a full one does; the old file, or none, is still there, or all of the new one.
     """
+    write_pieces_atomically(path, [data], mode=mode)
+
+
+def write_pieces_atomically(path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
+    """Write `pieces`, one after the other, as `write_atomically`; what making them raises leaves the old file, too."""
     try:
-        _write(path, data, mode)
+        _write(path, pieces, mode)
     except OSError as error:
         raise StoreFailed(f"{path.name} can't be written in {path.parent}: {error.strerror}") from None
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, pieces: Iterable[bytes], mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(mode)

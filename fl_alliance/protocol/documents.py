@@ -9,6 +9,8 @@
     RoundRecord          coordinator        the adapter                 what a round summed and who voted for it
     PrivacyReport        institution        the ledger's head           what the job cost, in epsilon
     EvidenceManifest     institution        every file of the folder    what belongs to the evidence
+    EvidenceBundle       institution or     the bundle's files          what belongs to a bundle, of whom
+                         coordinator
     LogCheckpoint        coordinator        the transparency log        how long the log is, and its root
     ModelProvenance      institution        adapter files and card      how the released adapter came to be
 
@@ -26,7 +28,7 @@ from pydantic import Field, model_validator
 
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.ids import Base64, BlobRef, DecimalText, Digest, Name, RoundNumber, UnixTime, digest_of
-from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_LOG, MAX_MEMBERS, MIN_MEMBERS
+from fl_alliance.protocol.limits import MAX_BLOB_BYTES, MAX_BUNDLE_FILES, MAX_LOG, MAX_MEMBERS, MIN_MEMBERS
 from fl_alliance.protocol.model import Wire
 from fl_alliance.protocol.plan import ModelFile, TrainingPlan, items
 
@@ -264,10 +266,14 @@ class PrivacyReport(Wire):
     """The guarantee in plain words."""
 
 
-class ManifestFile(Wire):
-    """One file of an evidence folder."""
+FILE_NAME: Final = r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$"
+MAX_FILE_NAME: Final = 300
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", max_length=300)]
+
+class ManifestFile(Wire):
+    """One file of evidence."""
+
+    name: Annotated[str, Field(pattern=FILE_NAME, max_length=MAX_FILE_NAME)]
     """Relative path with forward slashes; no part begins with a dot."""
     digest: Digest
     length: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
@@ -281,10 +287,37 @@ class EvidenceManifest(Wire):
     institution: Name
     key: Base64
     """The signer's raw Ed25519 public key: shows that the list is whole; the members' list shows whose key it is."""
-    files: Annotated[tuple[ManifestFile, ...], items(1, 1_000_000)]
+    files: Annotated[tuple[ManifestFile, ...], items(1, MAX_BUNDLE_FILES)]
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
+        _require_sorted("files", [file.name for file in self.files])
+        return self
+
+
+class EvidenceBundle(Wire):
+    """What one party hands to an auditor in one zip file: some jobs, or all of a period."""
+
+    kind: Literal["evidence-bundle"] = "evidence-bundle"
+    version: Literal[1] = 1
+    alliance: Name
+    role: Literal["institution", "coordinator"]
+    party: Name
+    key: Base64
+    """The signer's raw Ed25519 public key: shows that the list is whole; the members' lists show whose key it is."""
+    since: UnixTime | None
+    """Of the period, which begins here; null: with the first job."""
+    until: UnixTime | None
+    """Of the period, this second included; null: it ends with the newest job."""
+    jobs: Annotated[tuple[Name, ...], items(0, 10_000)]
+    """Each is a folder `jobs/JOB`."""
+    files: Annotated[tuple[ManifestFile, ...], items(1, MAX_BUNDLE_FILES)]
+    """Every file but this document and those that a listed `jobs/JOB/manifest.dsse.json` lists."""
+    time: UnixTime
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        _require_sorted("jobs", self.jobs)
         _require_sorted("files", [file.name for file in self.files])
         return self
 
@@ -361,6 +394,7 @@ Document = (
     | RoundRecord
     | PrivacyReport
     | EvidenceManifest
+    | EvidenceBundle
     | LogCheckpoint
     | ModelProvenance
 )
@@ -383,7 +417,7 @@ class Statement(Wire):
     """An in-toto Statement v1 about a document of ours."""
 
     statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
-    subject: Annotated[tuple[Subject, ...], items(1, 1_000_000)]
+    subject: Annotated[tuple[Subject, ...], items(1, MAX_BUNDLE_FILES)]
     predicate_type: str = Field(alias="predicateType")
     predicate: Annotated[Document, Field(discriminator="kind")]
 
@@ -412,7 +446,12 @@ def _about(document: Document) -> list[tuple[str, str]]:
     match document:
         case AllianceMembers(members=members):
             return [(member.name, digest_of(base64.b64decode(member.identity))) for member in members]
-        case TrainingPlan(model=files) | EvidenceManifest(files=files) | ModelProvenance(files=files):
+        case (
+            TrainingPlan(model=files)
+            | EvidenceManifest(files=files)
+            | EvidenceBundle(files=files)
+            | ModelProvenance(files=files)
+        ):
             return [(file.name, file.digest) for file in files]
         case InstitutionPolicy():
             return [(document.dataset, ledger_genesis(document.institution, document.dataset))]

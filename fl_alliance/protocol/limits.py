@@ -19,6 +19,15 @@ SEALED_SHARES_BYTES: Final = 62
 MAX_BLOB_BYTES: Final = 4 << 30
 """Longest ciphertext or adapter, in bytes."""
 
+MAX_BUNDLE_BYTES: Final = (4 << 30) - 1
+"""Longest evidence bundle: what a zip file without 64-bit lengths can hold."""
+
+MAX_BUNDLE_FILES: Final = 1_000_000
+"""Files of an evidence folder or bundle."""
+
+MAX_MANIFEST_BYTES: Final = 512 << 20
+"""Longest list of the files of an evidence folder or bundle: a file takes some 450 bytes there."""
+
 MAX_MEMBERS: Final = 1000
 """Institutions in one alliance."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.log import plan_entry
 from fl_alliance.evidence.sign import open_document
-from fl_alliance.parties.auditor import compare_evidence, verify_evidence
+from fl_alliance.parties.audit_inputs import audited
+from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import LogCheckpoint
 from fl_alliance.protocol.ids import digest_of
@@ -124,8 +126,10 @@ def test_two_histories_in_two_folders_are_found(honest: Path, tmp_path: Path) ->
     """Each folder holds by itself: the coordinator signed both, one with an entry that the other never saw."""
     other = Folder(tmp_path / "other" / "evidence")
     other.log.add(plan_entry("job-0", b"shown to some"))
-    with pytest.raises(EvidenceRefused, match=r"two histories: entry 0 in .* \(10 entries\) is another .* \(11\)"):
-        compare_evidence([honest, other.build()], root=ROOT, say=quiet)
+    with audited([honest, other.build()], root=ROOT) as audit:
+        (refusal,) = audit.refusals
+    assert re.search(r"^step 13, log: .* two histories: entry 0 in .* \(10 entries\) is another .* \(11\)", refusal)
+    assert audit.exit_code == 18
 
 
 def test_folders_of_one_history_are_comparable_whatever_their_jobs(tmp_path: Path) -> None:
@@ -134,7 +138,8 @@ def test_folders_of_one_history_are_comparable_whatever_their_jobs(tmp_path: Pat
     second = Folder(tmp_path / "two" / "evidence", job="job-2")
     second.log, second.book = first.log, first.book
     said: list[str] = []
-    compare_evidence([second.build(), early], root=ROOT, say=said.append)
+    with audited([second.build(), early], root=ROOT, say=said.append) as audit:
+        assert audit.holds
     assert said[-1].endswith("10 entries in common, one history")
     shown = (second.path / "log" / "checkpoint-0002.dsse.json").read_bytes()
     assert open_document(shown, LogCheckpoint, public_key=key_of("office").public).size == 19

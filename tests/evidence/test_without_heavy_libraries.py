@@ -82,7 +82,7 @@ def test_the_audit_passes_where_no_heavy_library_can_be_imported(honest: Path):
 def test_the_audit_also_refuses_there_by_file_and_step(copy: Path):
     flip(copy / "ledger.jsonl", 100)
     done = run(MAIN, "audit", "verify", copy)
-    assert done.returncode == 1
+    assert done.returncode == 10
     assert done.stderr.startswith("EvidenceRefused: step 1, ledger.jsonl: digest sha256:")
     assert done.stderr.endswith("\ntried\n")
 
@@ -178,7 +178,7 @@ def test_each_single_byte_of_the_smallest_files_counts(small: Path):
 def test_the_command_names_every_single_file_that_was_changed(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit code 1, one line with step and file, and nothing that looks like success."""
+    """Exit code 10, one line with step and file, and nothing that looks like success."""
     monkeypatch.setattr(sys, "argv", ["fl-alliance", "audit", "verify", str(copy)])
     files = sorted(path for path in copy.rglob("*") if path.is_file())
     assert len(files) > 40
@@ -187,7 +187,7 @@ def test_the_command_names_every_single_file_that_was_changed(
         with pytest.raises(SystemExit) as left:
             cli.main()
         out, err = capsys.readouterr()
-        assert left.value.code == 1
+        assert left.value.code == 10
         assert err.startswith(f"EvidenceRefused: step 1, {path.relative_to(copy).as_posix()}: ")
         assert err.count("\n") == 1
         assert "holds" not in out

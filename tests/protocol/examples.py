@@ -234,6 +234,20 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
             d.ManifestFile(name="rounds/0003/record.json", digest=digest(5), length=4 << 30),
         ),
     ),
+    "evidence-bundle": d.EvidenceBundle(
+        alliance="clinics",
+        role="institution",
+        party="lagos",
+        key=text(bytes([2]) * 32),
+        since=None,
+        until=1_790_000_003,
+        jobs=("nouns-7", "verbs-1"),
+        files=(
+            d.ManifestFile(name="jobs/nouns-7/manifest.dsse.json", digest=digest(34), length=7000),
+            d.ManifestFile(name="jobs/verbs-1/manifest.dsse.json", digest=digest(35), length=8000),
+        ),
+        time=1_790_000_004,
+    ),
     "model-provenance": d.ModelProvenance(
         key=text(bytes([2]) * 32),
         model_key=text(bytes(range(91))),

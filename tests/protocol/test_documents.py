@@ -235,6 +235,13 @@ DOCUMENT_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"files": DOCUMENTS["evidence-manifest"].model_dump()["files"][::-1]},
         "files must be sorted",
     ),
+    "bundled files unsorted": (
+        "evidence-bundle",
+        {"files": DOCUMENTS["evidence-bundle"].model_dump()["files"][::-1]},
+        "files must be sorted",
+    ),
+    "a job twice in a bundle": ("evidence-bundle", {"jobs": ("nouns-7", "nouns-7")}, "jobs must be sorted"),
+    "a bundle of nobody's role": ("evidence-bundle", {"role": "auditor"}, "role"),
     "released files unsorted": (
         "model-provenance",
         {"files": DOCUMENTS["model-provenance"].model_dump()["files"][::-1]},
@@ -328,6 +335,9 @@ def test_limits_are_the_stated_ones() -> None:
         "WRAPPED_KEY_BYTES": 80,
         "SEALED_SHARES_BYTES": 62,
         "MAX_BLOB_BYTES": 4 << 30,
+        "MAX_BUNDLE_BYTES": (4 << 30) - 1,
+        "MAX_BUNDLE_FILES": 1_000_000,
+        "MAX_MANIFEST_BYTES": 512 << 20,
         "MAX_MEMBERS": 1000,
         "MIN_MEMBERS": 3,
         "MAX_ROUNDS": 10_000,

@@ -215,6 +215,20 @@ def test_every_test_and_function_that_a_document_names_is_there():
     assert named > 100
 
 
+def rows_of(text: str, title: str) -> list[str]:
+    """The rows of the table in a section, without its head."""
+    section = text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize("title", ["Adversaries", "Who colludes with whom", "Pitfalls"])
+def test_every_row_of_what_is_protected_against_whom_names_a_test(title: str):
+    rows = rows_of((ROOT / "SECURITY.md").read_text(), title)
+    assert len(rows) > 15
+    for row in rows:
+        assert named_in(row.rstrip(" |").rsplit(" | ", 1)[1]), row[:100]
+
+
 def test_every_file_that_a_document_names_is_there():
     named = 0
     for path, text in documents().items():

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from fl_alliance.cli import audit, coordinator, institution, plan
+from fl_alliance.cli import audit, auditor, coordinator, institution, plan
 from fl_alliance.cli.demo import demo
 from fl_alliance.cli.simulate import simulate
 from fl_alliance.cli.words import tell_error
@@ -23,6 +23,7 @@ app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(institution.app, name="institution")
 app.add_typer(plan.app, name="plan")
 app.add_typer(audit.app, name="audit")
+app.add_typer(auditor.app, name="auditor")
 app.command("demo")(demo)
 app.command("simulate")(simulate)
 

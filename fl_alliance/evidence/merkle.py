@@ -8,7 +8,7 @@ says the same in numbered steps. Pure: nobody here reads a file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fl_alliance.errors import LogForked, NotInLog
 
@@ -125,6 +125,21 @@ def require_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]
         at, last = at >> 1, last >> 1
     if last or not _same(node, root):  # (5)
         raise NotInLog(f"entry {index}: the proof does not lead to root {root.hex()} of {size} entries")
+
+
+def climb(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> Iterator[tuple[bool, bytes, bytes]]:
+    """Yield each step from the leaf hash `leaf` to the root: whether the other hash is left, that hash, the node above.
+
+    For people who compute a path again by hand: what it proves, `require_inclusion` says.
+    """
+    at, last, node = index, size - 1, leaf
+    for hashed in proof:
+        on_left = bool(at & 1) or at == last
+        node = node_hash(hashed, node) if on_left else node_hash(node, hashed)
+        yield on_left, hashed, node
+        while on_left and not at & 1 and at:
+            at, last = at >> 1, last >> 1
+        at, last = at >> 1, last >> 1
 
 
 def require_consistency(first: int, first_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> None:

@@ -26,12 +26,13 @@ from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, L
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.plan import TrainingPlan
 
-_CAPS = {
+CAPS = {
     "the plan's epsilon_cap": "what the plan itself allows",
     "epsilon_per_job": "this job",
     "epsilon_per_year": "any 365 days",
     "epsilon_per_dataset": "data set, all jobs for ever",
 }
+"""What each cap is on, for people."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class PlanFacts:
             ("scores", self.evaluation),
             ("cost", f"{numbers} for each {self.unit}; with all earlier jobs {self.dataset_epsilon_pld}"),
             *(
-                ("budget", f"{_CAPS[c.name]}: {c.spent} of {c.cap} spent, {c.after} after it, {c.left} left")
+                ("budget", f"{CAPS[c.name]}: {c.spent} of {c.cap} spent, {c.after} after it, {c.left} left")
                 for c in self.caps
             ),
             ("forbidden", self.forbidden),

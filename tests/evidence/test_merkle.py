@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_alliance.errors import LogForked, NotInLog
-from fl_alliance.evidence.merkle import Tree, leaf_hash, node_hash, require_consistency, require_inclusion
+from fl_alliance.evidence.merkle import Tree, climb, leaf_hash, node_hash, require_consistency, require_inclusion
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "merkle"
 
@@ -142,6 +142,17 @@ def test_a_tree_that_is_cut_is_the_one_that_never_grew(size: int, more: int) -> 
     assert (tree.size, tree.root()) == (size, grown(size).root())
     tree.append(leaf_hash(b"next"))
     assert tree.root() == Tree([*grown(size).leaves(size), leaf_hash(b"next")]).root()
+
+
+def test_the_steps_that_people_compute_end_in_the_root() -> None:
+    tree = grown(33)
+    for size in range(1, 34):
+        for index in range(size):
+            node = tree.leaves(size)[index]
+            for on_left, hashed, above in climb(node, index, size, tree.inclusion(index, size)):
+                assert above == (node_hash(hashed, node) if on_left else node_hash(node, hashed))
+                node = above
+            assert node == tree.root(size), (index, size)
 
 
 def test_a_node_is_no_leaf() -> None:

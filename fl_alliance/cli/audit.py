@@ -49,31 +49,40 @@ def audit_model(
 
 @app.command("report")
 def audit_report(
-    folder: Annotated[Path, typer.Argument(help="An institution's evidence folder.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="EVIDENCE...", help="Bundles or folders: of one job of one institution, or all."),
+    ],
     out: Annotated[Path, typer.Option(help="File to write: FILE.html or FILE.pdf.")],
     language: Annotated[str, typer.Option(help="en or de.")] = "en",
+    job: Annotated[str | None, typer.Option(help="Only this job of what the evidence is of.")] = None,
     root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
     empirical: Annotated[Path | None, typer.Option(help="What `audit empirical --json` wrote, for this plan.")] = None,
 ) -> None:
-    """Verify an evidence folder, and print its privacy report for people: a page or a PDF, offline."""
+    """Verify evidence, and print its privacy report for people: a page or a PDF, offline."""
     from fl_alliance.parties.audit_report import write_report
 
-    write_report(folder, out, language=language, root=root, empirical=empirical, say=say)
+    write_report(places, out, language=language, root=root, job=job, empirical=empirical, say=_say_line)
     say(f"wrote {out}")
 
 
 @app.command("printed")
 def audit_printed(
     file: Annotated[Path, typer.Argument(help="A printed report: .html or .pdf.")],
-    evidence: Annotated[Path, typer.Option(help="The evidence folder of its institution and job.")],
+    evidence: Annotated[list[Path], typer.Option(help="A bundle or folder; again for each that it is made of.")],
+    job: Annotated[str | None, typer.Option(help="The report is of this job only.")] = None,
     root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
     empirical: Annotated[Path | None, typer.Option(help="The result that the report was printed with, if any.")] = None,
 ) -> None:
-    """Verify an evidence folder, and that a printed report is the one that it gives, to the byte; offline."""
+    """Verify evidence, and that a printed report is the one that it gives, to the byte; offline."""
     from fl_alliance.parties.audit_printed import check_printed
 
-    check_printed(file, evidence, root=root, empirical=empirical, say=say)
+    check_printed(file, evidence, root=root, job=job, empirical=empirical, say=_say_line)
     say("the printed report holds")
+
+
+def _say_line(line: str) -> None:
+    say(one_line(line))
 
 
 @app.command("empirical")

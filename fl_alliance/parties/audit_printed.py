@@ -1,7 +1,7 @@
 """`fl-alliance audit printed`: whether a printed report is what the evidence gives, to the byte; else, where it is not.
 
-    (1) to (10)   the evidence folder holds (parties/auditor.py)
-    (11) printed  the report, printed anew from what was verified and in the file's own language, is the file
+The evidence is verified first (parties/audit_inputs.py). Then its report is printed anew, in the file's own language,
+and must be the file.
 
 A file of which only some bytes differ is never accepted, since a page or a PDF can show what its text does not say. But
 the refusal names the first word or number that differs; if none does, that pictures or layout do, and which programs
@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from fl_alliance.errors import AllianceError, BadConfig, EvidenceRefused, MalformedMessage, NotAuthentic
-from fl_alliance.evidence.bundle import check_manifest
-from fl_alliance.parties.audit_report import print_report, sources_of
-from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.parties.audit_report import Maker, maker_of, printed, verified
 from fl_alliance.privacy.reporting.figures import can_draw, kind_for, printed_by
 from fl_alliance.privacy.reporting.reading import form_of, language_of, words_in
 from fl_alliance.privacy.reporting.words import languages
@@ -31,30 +29,37 @@ AROUND: Final = 4
 
 
 def check_printed(
-    file: Path, folder: Path, *, root: str | None, empirical: Path | None, say: Callable[[str], None]
+    file: Path,
+    places: Sequence[Path],
+    *,
+    root: str | None,
+    say: Callable[[str], None],
+    job: str | None = None,
+    empirical: Path | None = None,
 ) -> None:
-    """Verify the evidence `folder`, and that the printed report `file` is made of it; `say` is told each step.
+    """Verify the evidence `places`, and that the printed report `file` is made of it; `say` is told each step.
 
-    `empirical` is the result of an audit with canaries, where the report was printed with one.
+    `job`: the report is of that one only; `empirical`: the result of an audit with canaries that it was printed with.
 
     Raises:
-        EvidenceRefused: the folder does not hold, or the file is not its report: names the first difference.
-        BadConfig: the file or the result can't be read, or a library is missing.
+        EvidenceRefused: the evidence does not hold, or the file is not its report: names the first difference.
+        BadConfig: the file, the job or the result is not there, or a library is missing.
     """
     data = _read(file)
-    sources = sources_of(folder, root=root, empirical=empirical, say=say)
+    evidence = verified(places, root=root, job=job, say=say)
+    make = maker_of(evidence, empirical=empirical, say=say)
     try:
-        _compare(data, sources)
+        _compare(data, make)
     except BadConfig:
         raise
     except AllianceError as error:
-        raise EvidenceRefused(f"step 11, {file.name}: {error}") from None
-    signed = digest_of(data) in {listed.digest for listed in check_manifest(folder).files}
-    by = f"signed by {sources.report.institution} in its manifest" if signed else "not signed itself"
-    say(f"(11) printed: {file.name} is the report of this evidence, to the byte; {by}")
+        raise EvidenceRefused(f"printed, {file.name}: {error}") from None
+    signer = evidence.pages.get(digest_of(data))
+    by = "not signed itself" if signer is None else f"signed by {signer} in the evidence's manifest"
+    say(f"printed: {file.name} is the report of this evidence, to the byte; {by}")
 
 
-def _compare(data: bytes, sources: Sources) -> None:
+def _compare(data: bytes, make: Maker) -> None:
     """Print the report again as `data` says that it was printed, and compare."""
     form, language = form_of(data), language_of(data)
     if language not in languages():
@@ -62,7 +67,7 @@ def _compare(data: bytes, sources: Sources) -> None:
     pictures = kind_for(form) if form == "pdf" or b"<svg" in data else None
     if pictures is not None and not can_draw():
         raise BadConfig("file: it has pictures; to draw them again install fl-alliance[report]")
-    _require_same(data, print_report(sources, form, language, pictures), printed_by(pictures))
+    _require_same(data, printed(make(language, pictures), form), printed_by(pictures))
 
 
 def _read(file: Path) -> bytes:
@@ -72,7 +77,7 @@ def _read(file: Path) -> bytes:
     except OSError as error:
         raise BadConfig(f"file: {file} can't be read ({error.strerror})") from None
     if len(data) > MAX_PRINTED:
-        raise EvidenceRefused(f"step 11, {file.name}: is longer than {MAX_PRINTED} bytes, no report is")
+        raise EvidenceRefused(f"printed, {file.name}: is longer than {MAX_PRINTED} bytes, no report is")
     return data
 
 

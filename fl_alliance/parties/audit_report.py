@@ -1,15 +1,23 @@
-"""`fl-alliance audit report`: the privacy report of an evidence folder that was verified first, as a page or a PDF."""
+"""`fl-alliance audit report`: the privacy report of evidence that was verified first, as a page or a PDF.
+
+Of one institution's evidence of one job: what it gave in the job. Of more, from whichever bundles and folders of one
+alliance: what was given, side by side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl_alliance.errors import BadConfig
-from fl_alliance.parties.auditor import verify_evidence
+from fl_alliance.errors import BadConfig, EvidenceRefused, NotAuthentic
+from fl_alliance.parties.audit_inputs import audited
+from fl_alliance.parties.auditor import PAGE, Findings
 from fl_alliance.parties.files import read_file, write_atomically
+from fl_alliance.privacy.reporting.alliance import alliance_document_of
+from fl_alliance.privacy.reporting.alliance_facts import alliance_facts_of
 from fl_alliance.privacy.reporting.content import document_of
+from fl_alliance.privacy.reporting.document import Document
 from fl_alliance.privacy.reporting.empirical import read_empirical
 from fl_alliance.privacy.reporting.facts import Sources
 from fl_alliance.privacy.reporting.figures import Kind, kind_for
@@ -18,40 +26,100 @@ from fl_alliance.privacy.reporting.pdf import pdf_of
 from fl_alliance.privacy.reporting.reading import Form
 from fl_alliance.privacy.reporting.words import words_of
 
+Maker = Callable[[str, Kind | None], Document]
+"""Makes the report in a language, with pictures of a kind or none; the same input makes the same document."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Evidence that holds."""
+
+    found: tuple[Findings, ...]
+    """Of each institution and job."""
+    pages: Mapping[str, str]
+    """Digests of the pages that lie in it, with the institution whose manifest has each."""
+
 
 def write_report(
-    folder: Path, out: Path, *, language: str, root: str | None, empirical: Path | None, say: Callable[[str], None]
+    places: Sequence[Path],
+    out: Path,
+    *,
+    language: str,
+    root: str | None,
+    say: Callable[[str], None],
+    job: str | None = None,
+    empirical: Path | None = None,
 ) -> None:
-    """Verify the evidence `folder`, then write its report to `out`; `say` is told each step of the verifier.
+    """Verify the evidence `places`, then write their report to `out`; `say` is told each step of the verifier.
 
-    `empirical` is the result of an audit with canaries; `root` the expected fingerprint of the alliance's root.
+    `job`: only that one; `empirical`: the result of an audit with canaries, for one institution's report of one job;
+    `root`: the expected fingerprint of the alliance's root.
 
     Raises:
-        EvidenceRefused: the folder does not hold; nothing is written.
-        BadConfig: `out` is neither .html nor .pdf, a language or result that is none, or a library is missing.
+        EvidenceRefused: the evidence does not hold; nothing is written.
+        BadConfig: `out` is neither .html nor .pdf, a language, job or result that is none, or a library is missing.
     """
     form = _form(out)
     words_of(language)
-    sources = sources_of(folder, root=root, empirical=empirical, say=say)
-    write_atomically(out, print_report(sources, form, language, kind_for(form)), mode=0o644)
+    make = maker_of(verified(places, root=root, job=job, say=say), empirical=empirical, say=say)
+    write_atomically(out, printed(make(language, kind_for(form)), form), mode=0o644)
 
 
-def sources_of(folder: Path, *, root: str | None, empirical: Path | None, say: Callable[[str], None]) -> Sources:
-    """Verify the evidence `folder`, and return what its report is made of.
+def verified(
+    places: Sequence[Path], *, root: str | None, job: str | None = None, say: Callable[[str], None]
+) -> Verified:
+    """Verify bundles and evidence folders, each by itself and against the others, and return what they show of `job`.
 
     Raises:
-        EvidenceRefused: the folder does not hold.
-        BadConfig: `empirical` can't be read, or is no result for this plan.
+        EvidenceRefused: something does not hold; names the first refusal.
+        BadConfig: there is nothing at a place, or no such job in any of them.
     """
-    sources = verify_evidence(folder, root=root, say=say).sources
+    with audited(places, root=root, say=say) as audit:
+        if not audit.holds:
+            raise EvidenceRefused(audit.refusals[0])
+        parts = [part for given in audit.inputs for part in given.jobs if job in (None, part.job)]
+        found = tuple(part.findings for part in parts if part.findings is not None)
+        if not found:
+            raise BadConfig(f"evidence: {'no job' if job is None else f'no job {job}'} is in {_list(places)}")
+        pages = [part.files.digest(PAGE) for part in parts]
+        return Verified(found, dict(zip(pages, (one.institution for one in found), strict=True)))
+
+
+def maker_of(evidence: Verified, *, empirical: Path | None, say: Callable[[str], None]) -> Maker:
+    """Return what makes the report of one institution and job, or of all that the evidence is of.
+
+    Raises:
+        EvidenceRefused: two institutions' evidence contradicts each other.
+        BadConfig: `empirical` can't be read, is no result for this plan, or is given for more than one.
+    """
+    found = evidence.found
+    if len(found) == 1:
+        sources = _with_empirical(found[0].sources, empirical)
+        return lambda language, pictures: document_of(sources, language=language, pictures=pictures)
+    if empirical is not None:
+        raise BadConfig(f"empirical: is for one institution's report of one job, the evidence is of {len(found)}")
+    try:
+        facts = alliance_facts_of([findings.sources for findings in found])
+    except NotAuthentic as error:
+        raise EvidenceRefused(f"together: {error}") from None
+    say(f"together: {len(facts.institutions)} institutions, {len(facts.jobs)} jobs; plans, records and ledgers agree")
+    return lambda language, pictures: alliance_document_of(
+        facts, root=found[0].root, language=language, pictures=pictures
+    )
+
+
+def _with_empirical(sources: Sources, empirical: Path | None) -> Sources:
     if empirical is None:
         return sources
     return replace(sources, empirical=read_empirical(read_file(empirical, "empirical"), sources.plan))
 
 
-def print_report(sources: Sources, form: Form, language: str, pictures: Kind | None) -> bytes:
-    """Return the report on `sources` as a page or a PDF; the same input gives the same bytes."""
-    document = document_of(sources, language=language, pictures=pictures)
+def _list(places: Sequence[Path]) -> str:
+    return ", ".join(map(str, places))
+
+
+def printed(document: Document, form: Form) -> bytes:
+    """Return `document` as a page or a PDF; the same document gives the same bytes."""
     return page_of(document) if form == "html" else pdf_of(document)
 
 

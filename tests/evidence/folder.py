@@ -23,7 +23,7 @@ from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.ledger_file import LedgerFile
-from tests.evidence.alliance import NAMES, key_of, members_of, plan_of, policy_of
+from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
 
 ME = "lagos"
 NOW = 1_800_000_000
@@ -45,6 +45,9 @@ class Folder:
         self.message_changes: dict[str, dict[str, Any]] = {}
         self.report_changes: dict[str, Any] = {}
         self.entry_changes: dict[str, Any] = {}
+        self.names: tuple[str, ...] = self.plan.names
+        self.start, self.pace = NOW, 1
+        """When the job began, and seconds between its rounds."""
         self.adapters: dict[int, str] = {}
         """Digest of a round's adapter, where it is a real one."""
         path.mkdir(parents=True)
@@ -92,16 +95,24 @@ class Folder:
         def build(ledger: Any) -> bytes:
             entry = next_entry(
                 ledger, self.plan, plan_digest=digest_of(self.plan_bytes), round_number=number,
-                dataset_digest=digest_of(b"records"), now=NOW + number,
+                dataset_digest=digest_of(b"records"), now=self.time(number),
             )  # fmt: skip
             return sign_document(key_of(ME), entry.model_copy(update=self.entry_changes))
 
         return digest_of(self.ledger.charge(build))
 
+    def time(self, number: int) -> int:
+        """When a round was charged, and ended."""
+        return self.start + number * self.pace
+
+    def heads(self, number: int) -> dict[str, str]:
+        """Each member's ledger head in a round; of the others none is real."""
+        return {name: digest_of(f"{name} {number}".encode()) for name in self.names} | {ME: self.charge(number)}
+
     def say(self, number: int, where: str, kind: type[Any], **fields: Any) -> dict[str, bytes]:
         """Write everybody's message; a field that is a dict holds a value for each member."""
         envelopes = {}
-        for name in NAMES:
+        for name in self.names:
             mine = {field: value[name] if isinstance(value, dict) else value for field, value in fields.items()}
             mine |= self.message_changes.get(f"{kind.__name__}.{name}.{number}", {})
             answer = kind(alliance="clinics", job=self.plan.job, round=number, **mine)
@@ -116,11 +127,11 @@ class Folder:
         keys = self.say(number, where, m.RoundKeys, plan_digest=plan_digest, checkpoint=digest_of(self.shown),
                         mask_key="AAAA", channel_key="AAAA")  # fmt: skip
         roster = digest_of(encode(m.KeyRoster(**bound, round_keys=in_order(keys))))
-        shares = tuple(m.ToMember(member=name, sealed="AAAA") for name in NAMES)
+        shares = tuple(m.ToMember(member=name, sealed="AAAA") for name in self.names)
         dealt = self.say(number, where, m.SealedShares, roster_digest=roster, shares=shares)
         dealers = digest_of(encode(m.ShareDelivery(**bound, sealed_shares=in_order(dealt))))
-        heads = {name: digest_of(f"{name} {number}".encode()) for name in NAMES} | {ME: self.charge(number)}
-        uploads = {name: BlobRef(digest=digest_of(f"upload {name} {number}".encode()), length=9) for name in NAMES}
+        heads = self.heads(number)
+        uploads = {name: BlobRef(digest=digest_of(f"upload {name} {number}".encode()), length=9) for name in self.names}
         sealed = self.say(
             number, where, m.SealedUpdate, roster_digest=roster, dealers_digest=dealers, upload=uploads,
             ledger_head=heads,
@@ -140,15 +151,15 @@ class Folder:
             **bound,
             "plan_digest": plan_digest,
             "roster_digest": roster,
-            "members": NAMES,
-            "uploads": tuple(Upload(member=n, digest=uploads[n].digest, length=9) for n in NAMES),
+            "members": self.names,
+            "uploads": tuple(Upload(member=n, digest=uploads[n].digest, length=9) for n in self.names),
             "sum_digest": total,
             "sum_length": 11,
             "adapter_digest": adapter,
-            "ledger_heads": tuple(LedgerHead(member=n, head=heads[n]) for n in NAMES),
-            "votes": NAMES,
+            "ledger_heads": tuple(LedgerHead(member=n, head=heads[n]) for n in self.names),
+            "votes": self.names,
             "previous_record": previous,
-            "time": NOW + number,
+            "time": self.time(number),
         }
         record = RoundRecord(**fields).model_copy(update=self.record_changes if number == self.plan.rounds else {})
         return self.write(f"rounds/{number:04d}/record.dsse.json", sign_document(key_of("office"), record))
@@ -160,7 +171,7 @@ class Folder:
         ledger = self.ledger.read()
         report = build_report(
             ledger, self.plan, plan_digest=digest_of(self.plan_bytes), policy_digest=digest_of(self.policy_bytes),
-            adapter_digest=self.adapter(self.plan.rounds), time=NOW + 100,
+            adapter_digest=self.adapter(self.plan.rounds), time=max(NOW + 100, self.time(self.plan.rounds)),
         ).model_copy(update=self.report_changes)  # fmt: skip
         self.write("report.dsse.json", sign_document(key_of(ME), report))
         self.write("report.html", b"<p>What a report says to people: tests/privacy/test_reporting.py</p>")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,11 @@ from fl_alliance import cli
 from fl_alliance.errors import BadConfig, EvidenceRefused
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.parties.audit_printed import check_printed
-from fl_alliance.parties.audit_report import print_report, write_report
+from fl_alliance.parties.audit_report import printed as print_document
+from fl_alliance.parties.audit_report import write_report
 from fl_alliance.parties.auditor import Findings, verify_evidence
 from fl_alliance.privacy.reporting import facts, figures
+from fl_alliance.privacy.reporting.content import document_of
 from fl_alliance.privacy.reporting.reading import words_in
 from fl_alliance.privacy.reporting.words import languages
 from fl_alliance.protocol.ids import decimal_text
@@ -39,15 +42,17 @@ def found(honest: Path) -> Findings:
 def printed(found: Findings) -> dict[str, bytes]:
     """Every form in every language, by file name."""
     return {
-        f"{language}.{form}": print_report(found.sources, form, language, figures.kind_for(form))  # type: ignore[arg-type]
-        for language in languages()
-        for form in ("html", "pdf")
+        f"{language}.{form}": print_of(found, form, language) for language in languages() for form in ("html", "pdf")
     }
+
+
+def print_of(found: Findings, form: Any, language: str) -> bytes:
+    return print_document(document_of(found.sources, language=language, pictures=figures.kind_for(form)), form)
 
 
 def check(file: Path, folder: Path) -> str:
     said: list[str] = []
-    check_printed(file, folder, root=key_of("root").keyid, empirical=None, say=said.append)
+    check_printed(file, [folder], root=key_of("root").keyid, empirical=None, say=said.append)
     return said[-1]
 
 
@@ -81,7 +86,7 @@ def test_what_the_evidence_gives_is_accepted_in_every_form_and_language(
 ) -> None:
     (tmp_path / name).write_bytes(printed[name])
     assert check(tmp_path / name, honest) == (
-        f"(11) printed: {name} is the report of this evidence, to the byte; not signed itself"
+        f"printed: {name} is the report of this evidence, to the byte; not signed itself"
     )
 
 
@@ -105,7 +110,7 @@ def test_a_number_or_word_that_was_changed_is_named(
     old = old.format(epsilon=decimal_text(found.costs.job_pld))
     assert old in page
     (tmp_path / "report.html").write_text(page.replace(old, new, 1))
-    assert re.match(r"step 11, report.html: says “.*”, the evidence gives “", refusal(tmp_path / "report.html", honest))
+    assert re.match(r"printed, report.html: says “.*”, the evidence gives “", refusal(tmp_path / "report.html", honest))
 
 
 @pytest.mark.parametrize("form", ["html", "pdf"])
@@ -116,7 +121,7 @@ def test_a_printer_that_prints_a_wrong_number_is_found_out(
     right = facts.costs_of
     with monkeypatch.context() as patched:
         patched.setattr(facts, "costs_of", lambda *a, **k: replace(right(*a, **k), dataset_pld=Decimal("0.25")))
-        data = print_report(found.sources, form, "en", figures.kind_for(form))  # type: ignore[arg-type]
+        data = print_of(found, form, "en")
     (tmp_path / f"report.{form}").write_bytes(data)
     said = refusal(tmp_path / f"report.{form}", honest)
     assert "0.25" in said.partition("the evidence gives")[0]
@@ -171,9 +176,9 @@ def test_the_report_of_another_job_or_institution_is_refused(
 def test_a_report_that_the_manifest_covers_is_said_to_be_signed(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "evidence", rounds=1).build()
     for _ in range(2):  # the page itself is no source of the page
-        write_report(folder, folder / "report.html", language="en", root=None, empirical=None, say=lambda _: None)
+        write_report([folder], folder / "report.html", language="en", root=None, empirical=None, say=lambda _: None)
         write_manifest(folder, key_of("lagos"), institution="lagos")
-    assert check(folder / "report.html", folder).endswith("to the byte; signed by lagos in its manifest")
+    assert check(folder / "report.html", folder).endswith("to the byte; signed by lagos in the evidence's manifest")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_a_report_that_the_manifest_covers_is_said_to_be_signed(tmp_path: Path) 
 def test_what_is_no_report_is_refused_by_name(honest: Path, tmp_path: Path, data: bytes, named: str) -> None:
     (tmp_path / "file").write_bytes(data)
     said = refusal(tmp_path / "file", honest)
-    assert said.startswith("step 11, file: ")
+    assert said.startswith("printed, file: ")
     assert named in said
 
 
@@ -230,4 +235,4 @@ def test_the_command_says_each_step_and_leaves_with_one_for_a_lie(
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 1
-    assert capsys.readouterr().err.startswith("EvidenceRefused: step 11, report.html: says ")
+    assert capsys.readouterr().err.startswith("EvidenceRefused: printed, report.html: says ")

@@ -20,6 +20,7 @@ from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.ids import decimal_text
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import Folder
+from tests.evidence.house import House
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,10 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Folder(tmp_path_factory.mktemp("honest") / "evidence").build()
 
 
-def report(folder: Path, out: Path, **options: Any) -> list[str]:
+def report(given: Path | list[Path], out: Path, **options: Any) -> list[str]:
     said: list[str] = []
     chosen: dict[str, Any] = {"language": "en", "root": key_of("root").keyid, "empirical": None}
-    write_report(folder, out, say=said.append, **(chosen | options))
+    write_report([given] if isinstance(given, Path) else given, out, say=said.append, **(chosen | options))
     return said
 
 
@@ -91,6 +92,20 @@ def test_of_evidence_that_was_changed_there_is_no_report(tmp_path: Path, file: s
     with pytest.raises(EvidenceRefused, match=f"step 1, {file}"):
         report(folder, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_bundle_gives_the_same_report_as_its_folder_and_several_jobs_one_of_all(tmp_path: Path) -> None:
+    house = House(tmp_path / "lagos")
+    for job in ("job-1", "job-2"):
+        house.job(job, rounds=1)
+    bundle = house.bundle(tmp_path / "lagos.zip")
+    report([bundle], tmp_path / "one.html", job="job-2")
+    report(house.evidence("job-2"), tmp_path / "same.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+    assert report([bundle], tmp_path / "all.html")[-1].startswith("together: 1 institutions, 2 jobs")
+    with pytest.raises(BadConfig, match=r"no job job-3 is in .*lagos.zip"):
+        report([bundle], tmp_path / "none.html", job="job-3")
+    assert not (tmp_path / "none.html").exists()
 
 
 @pytest.mark.parametrize(

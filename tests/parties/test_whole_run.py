@@ -37,7 +37,7 @@ def test_three_institutions_release_one_adapter_with_evidence_that_verifies(buil
         report = peek_document((evidence / "report.dsse.json").read_bytes(), PrivacyReport)
         assert 0 < float(report.epsilon_pld) <= float(report.epsilon_rdp)
         assert report.entries == alliance.plan.rounds
-        check_printed(evidence / "report.html", evidence, root=None, empirical=None, say=lambda _: None)
+        check_printed(evidence / "report.html", [evidence], root=None, empirical=None, say=lambda _: None)
     assert len({(alliance.job(name) / "adapter" / "README.md").read_bytes() for name in SITES}) == len(SITES)
     record = peek_document((alliance.job("clinic") / "evidence/rounds/0002/record.dsse.json").read_bytes(), RoundRecord)
     assert record.votes == SITES

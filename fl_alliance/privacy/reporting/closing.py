@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from fl_alliance.privacy.report import shared_noise
@@ -10,6 +11,7 @@ from fl_alliance.privacy.reporting.facts import Facts
 from fl_alliance.privacy.reporting.figures import Kind, printed_by
 from fl_alliance.privacy.reporting.words import Words
 from fl_alliance.protocol.ids import decimal_text
+from fl_alliance.protocol.plan import TrainingPlan
 
 
 def empirical(facts: Facts, _: Words) -> Section:
@@ -48,55 +50,71 @@ def empirical(facts: Facts, _: Words) -> Section:
     )
 
 
-def assumptions(facts: Facts, _: Words) -> Section:
-    """Return what must be true in the world for the guarantee to hold."""
-    plan = facts.sources.plan
-    items = [
+def assumptions(plans: Sequence[TrainingPlan], _: Words) -> Section:
+    """Return what must be true in the world for the guarantees of all `plans` to hold."""
+    items = (
         _("The institution's program did what it charged: it sampled by chance, clipped, and added this noise."),
         _("The noise came from the operating system's random generator, and nobody else knows it."),
         _(
             "Every record names the {unit} that it is about. What one {unit}'s record says of another is protected "
             "only as the first one's."
-        ).format(unit=plan.privacy.unit),
+        ).format(unit=_units(plans)),
         _("The number of units in the formulas is one that the institution declared; the true one is not used."),
         _("Every use of the data set whose result leaves the house is in this ledger."),
-    ]
+        *_by_plan(plans, lambda plan: _trusted(plan, _)),
+    )
+    return Section(_("Assumptions"), (Bullets(items),))
+
+
+def _trusted(plan: TrainingPlan, _: Words) -> str:
     if plan.privacy.noise == "distributed":
-        items.append(shared_noise(plan, _))
-    else:
-        items.append(
-            _("Nothing is assumed of the coordinator, of the other members or of the encryption: each institution adds "
-              "all of its noise before it encrypts.")
-        )  # fmt: skip
-    return Section(_("Assumptions"), (Bullets(tuple(items)),))
+        return shared_noise(plan, _)
+    return _(
+        "Nothing is assumed of the coordinator, of the other members or of the encryption: each institution adds all "
+        "of its noise before it encrypts."
+    )
 
 
-def coverage(facts: Facts, _: Words) -> tuple[Section, Section]:
-    """Return what the guarantee covers, and what it does not."""
+def coverage(plans: Sequence[TrainingPlan], _: Words) -> tuple[Section, Section]:
+    """Return what the guarantees of `plans` cover, and what they do not."""
+    covered = (
+        _(
+            "Anyone who holds the adapter, every message of the job, or both, whatever else they know about the other "
+            "people in the data."
+        ),
+        *_by_plan(plans, lambda plan: _others(plan, _)),
+        _("All records of one {unit} together, over all rounds and all jobs that this ledger names.").format(
+            unit=_units(plans)
+        ),
+    )
     return (
-        Section(_("What this covers"), (Bullets(_covered(facts, _)),)),
-        Section(_("What this does not cover"), (Bullets(_not_covered(facts.sources.plan.privacy.unit, _)),)),
+        Section(_("What this covers"), (Bullets(covered),)),
+        Section(_("What this does not cover"), (Bullets(_not_covered(_units(plans), _)),)),
     )
 
 
-def _covered(facts: Facts, _: Words) -> tuple[str, ...]:
-    plan = facts.sources.plan
-    anyone = _(
-        "Anyone who holds the adapter, every message of the job, or both, whatever else they know about the other "
-        "people in the data."
-    )
+def _others(plan: TrainingPlan, _: Words) -> str:
     if plan.privacy.noise == "distributed":
-        others = _(
+        return _(
             "The coordinator together with at most {count} other members, for what is opened. Not the case that the "
             "encryption of a single update is broken: it holds only a part of the noise."
         ).format(count=plan.threshold - 1)
-    else:
-        others = _(
-            "The coordinator and all other members together, also if the encryption were broken: each institution adds "
-            "its own noise before it encrypts."
-        )
-    whole = _("All records of one {unit} together, over all rounds and all jobs that this ledger names.")
-    return anyone, others, whole.format(unit=plan.privacy.unit)
+    return _(
+        "The coordinator and all other members together, also if the encryption were broken: each institution adds "
+        "its own noise before it encrypts."
+    )
+
+
+def _units(plans: Sequence[TrainingPlan]) -> str:
+    return " / ".join(sorted({plan.privacy.unit for plan in plans}))
+
+
+def _by_plan(plans: Sequence[TrainingPlan], text_of: Callable[[TrainingPlan], str]) -> tuple[str, ...]:
+    """Return what is to be said of each plan: once if it is the same of all, else behind the jobs' names."""
+    jobs: dict[str, list[str]] = {}
+    for plan in plans:
+        jobs.setdefault(text_of(plan), []).append(plan.job)
+    return tuple(jobs) if len(jobs) == 1 else tuple(f"{', '.join(names)}: {text}" for text, names in jobs.items())
 
 
 def _not_covered(unit: str, _: Words) -> tuple[str, ...]:
@@ -126,13 +144,13 @@ def how_to_check(facts: Facts, kind: Kind | None, _: Words) -> Section:
     """Return which files this rests on, and the commands that verify them, and this very file against them."""
     report = facts.sources.report
     text = _(
-        "The evidence folder of the job holds everything that is needed. The first command verifies every signature "
-        "and recomputes both numbers; the second one prints this report anew and compares it with this file, word for "
-        "word and number for number. Neither needs the internet."
+        "The evidence of the job (its folder, or a bundle with it) holds everything that is needed. The first command "
+        "verifies every signature and recomputes both numbers; the second one prints this report anew and compares it "
+        "with this file, word for word and number for number. Neither needs the internet."
     )
     rows = (
-        (_("Evidence"), "fl-alliance audit verify FOLDER --root FINGERPRINT"),
-        (_("This file"), "fl-alliance audit printed FILE --evidence FOLDER --root FINGERPRINT"),
+        (_("Evidence"), "fl-alliance audit verify EVIDENCE --root FINGERPRINT"),
+        (_("This file"), "fl-alliance audit printed FILE --evidence EVIDENCE --root FINGERPRINT"),
         (_("Printed by"), printed_by(kind)),
         (_("Signed report"), facts.sources.report_digest),
         (_("Ledger head"), report.ledger_head),

@@ -15,7 +15,7 @@ from fl_alliance.privacy.reporting.document import Block, Bullets, Document, Par
 from fl_alliance.privacy.reporting.facts import Facts, Sources, facts_of
 from fl_alliance.privacy.reporting.words import Words, words_of
 from fl_alliance.privacy.trade_off import gaussian_beta
-from fl_alliance.protocol.documents import model_digest
+from fl_alliance.protocol.documents import LedgerEntry, RoundRecord, model_digest
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.plan import TrainingPlan
 
@@ -61,8 +61,8 @@ def document_of(sources: Sources, *, language: str, pictures: figures.Kind | Non
             _who(facts, _),
             _refused(facts, _),
             empirical(facts, _),
-            assumptions(facts, _),
-            *coverage(facts, _),
+            assumptions([sources.plan], _),
+            *coverage([sources.plan], _),
             how_to_check(facts, kind, _),
             *appendix(facts, _),
         ),
@@ -74,7 +74,8 @@ def when(time: int) -> str:
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _day(time: int) -> str:
+def day(time: int) -> str:
+    """Return the day of `time` (Unix seconds) in UTC."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
 
 
@@ -242,8 +243,8 @@ def _jobs(facts: Facts, _: Words) -> Section:
     rows: Rows = tuple(
         (
             f"{job.alliance} / {job.job}",
-            _day(job.first),
-            _day(job.last),
+            day(job.first),
+            day(job.last),
             str(job.charges),
             decimal_text(job.alone),
             decimal_text(job.after),
@@ -251,7 +252,7 @@ def _jobs(facts: Facts, _: Words) -> Section:
         )
         for job in facts.jobs
     )
-    rows, left_out = _shortened(rows, _)
+    rows, left_out = shortened(rows, _)
     table = Table(
         _("Every job that ever touched the data set, at delta {delta}").format(delta=facts.sources.report.delta),
         head, rows, frozenset(range(3, 7)), widths=(26, 14, 14, 10, 12, 12, 12),
@@ -261,7 +262,7 @@ def _jobs(facts: Facts, _: Words) -> Section:
 
 def _charges(facts: Facts, _: Words) -> Section:
     head = (_("Round"), _("entry"), _("charged at"), _("noise"), _("rate"), _("steps"), _("epsilon so far (RDP)"))
-    rows, left_out = _shortened(
+    rows, left_out = shortened(
         tuple(
             (
                 str(entry.round),
@@ -301,7 +302,7 @@ def _who(facts: Facts, _: Words) -> Section:
     else:
         said = _("The institution's policy asks for no approval by persons.")
     blocks.append(Paragraph(said))
-    rows, left_out = _shortened(
+    rows, left_out = shortened(
         tuple(
             (
                 str(record.round),
@@ -322,21 +323,24 @@ def _who(facts: Facts, _: Words) -> Section:
     return Section(_("Who took part"), tuple(blocks))
 
 
-def _refused(facts: Facts, _: Words) -> Section:
-    sources = facts.sources
-    items = [
-        _("Round {round}: no update of {names} in the sum.").format(round=record.round, names=", ".join(missing))
-        for record in sources.records
-        if (missing := sorted(set(sources.plan.names) - {upload.member for upload in record.uploads}))
-    ]
-    done = {record.round for record in sources.records}
-    items += [
-        _("Round {round}: charged (entry {entry}), and no sum was opened.").format(
+def gaps_of(plan: TrainingPlan, records: Iterable[RoundRecord], vain: Iterable[LedgerEntry], _: Words) -> Iterable[str]:
+    """Yield who is not in the sum of which round, and which charges (`vain`) are of a round without a sum."""
+    for record in records:
+        if missing := sorted(set(plan.names) - {upload.member for upload in record.uploads}):
+            yield _("Round {round}: no update of {names} in the sum.").format(
+                round=record.round, names=", ".join(missing)
+            )
+    for entry in vain:
+        yield _("Round {round}: charged (entry {entry}), and no sum was opened.").format(
             round=entry.round, entry=entry.sequence
         )
-        for entry, _so_far in facts.charges
-        if sources.records and entry.round not in done
-    ]
+
+
+def _refused(facts: Facts, _: Words) -> Section:
+    sources = facts.sources
+    done = {record.round for record in sources.records}
+    vain = [entry for entry, _so_far in facts.charges if sources.records and entry.round not in done]
+    items = [*gaps_of(sources.plan, sources.records, vain, _)]
     shown, left_out = items[:MOST_ROWS], len(items) - MOST_ROWS
     if left_out > 0:
         shown.append(_("And {count} more, which the evidence folder holds.").format(count=left_out))
@@ -360,13 +364,11 @@ def _named(caption: str, rows: Iterable[tuple[str, str]]) -> Table:
     return Table(caption, ("", ""), tuple(rows), widths=(26, 74))
 
 
-def _shortened(
-    rows: tuple[tuple[str, ...], ...], _: Words
-) -> tuple[tuple[tuple[str, ...], ...], tuple[Paragraph, ...]]:
-    """Return the first and last rows of a long table, and what to say of the others."""
-    if len(rows) <= MOST_ROWS:
+def shortened(rows: Rows, _: Words, most: int = MOST_ROWS) -> tuple[Rows, tuple[Paragraph, ...]]:
+    """Return the first and last rows of a table longer than `most`, and what to say of the others."""
+    if len(rows) <= most:
         return rows, ()
-    half = MOST_ROWS // 2
+    half = most // 2
     text = _("{count} rows in the middle are left out here; the evidence folder holds them.")
     gap = ("…",) * len(rows[0])
     return (*rows[:half], gap, *rows[-half:]), (Paragraph(text.format(count=len(rows) - 2 * half), "note"),)

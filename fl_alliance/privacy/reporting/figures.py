@@ -76,7 +76,7 @@ def trade_off_figure(curve: TradeOff, kind: Kind, _: Words) -> Figure:
 
 def budget_figure(gauges: Sequence[Gauge], names: Sequence[str], kind: Kind, _: Words) -> Figure:
     """Return a bar for each cap: black is spent."""
-    figure, axes = canvas(0.5 + 0.55 * len(gauges))
+    figure, axes = canvas(0.3 + 0.46 * len(gauges))
     for place, (gauge, name) in enumerate(zip(gauges, names, strict=True)):
         row = len(gauges) - 1 - place
         axes.barh(row, 100, height=0.42, facecolor="white", edgecolor=BLACK)

@@ -139,7 +139,7 @@ class _Print:
             first_row_as_headings=named,
             headings_style=bold,
             line_height=LINE - 0.9,
-            padding=(0.7, 1.2),
+            padding=(0.7, 1.6),
             text_align=tuple("RIGHT" if n in block.numbers else "LEFT" for n in range(len(block.head))),
         ) as table:
             for row in (block.head, *block.rows) if named else block.rows:

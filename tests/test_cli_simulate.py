@@ -39,6 +39,7 @@ def test_an_aborted_simulation_shows_its_table_and_leaves_with_the_reason(shell:
         (("--members", "2"), "BadConfig: members: Input should be greater than or equal to 3, got 2"),
         (("--lose", "0.95"), "BadConfig: lose: Input should be less than or equal to 0.9, got 0.95"),
         (("--drop", "1.5"), "drop 1.5 must be a part below 1 or a whole number of members"),
+        (("--bits", "7"), "BadPlan: sum.bits: Input should be 8, 12, 16, 18 or 20"),
         (("--threshold", "9"), "BadPlan: plan: Value error, threshold 9 must be above half of 4 members"),
     ],
 )

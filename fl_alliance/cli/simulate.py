@@ -19,6 +19,10 @@ def simulate(
     parameters: Annotated[int, typer.Option(help="Coordinates of an update.")] = 10_000,
     threshold: Annotated[int | None, typer.Option(help="Of the plan; left out: above half of the members.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Of the plan; left out: above half of the members.")] = None,
+    bits: Annotated[int, typer.Option(help="Of a coordinate in the sum: 8, 12, 16, 18 or 20.")] = 16,
+    verifiers: Annotated[
+        int | None, typer.Option(help="Members that add the uploads again; left out: every member.")
+    ] = None,
     drop: Annotated[float, typer.Option(help="Members that go away in each phase: a part below 1, or a number.")] = 0.0,
     duplicate: Annotated[float, typer.Option(help="Part of the requests that come twice.")] = 0.0,
     delay: Annotated[float, typer.Option(help="Part of the replies that come late.")] = 0.0,
@@ -44,6 +48,8 @@ def simulate(
         "parameters": parameters,
         "threshold": threshold,
         "quorum": quorum,
+        "bits": bits,
+        "verifiers": verifiers,
         "drop": drop,
         "duplicate": duplicate,
         "delay": delay,

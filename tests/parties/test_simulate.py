@@ -74,6 +74,18 @@ def test_bytes_are_counted_at_both_ends(tmp_path):
         assert found.wall_seconds > 0
 
 
+def test_with_verifiers_only_those_drawn_fetch_all_uploads_and_fewer_bits_make_them_shorter(tmp_path):
+    settings = {"members": 5, "parameters": 20_000}
+    everybody = simulated(tmp_path / "a", **settings)
+    some = simulated(tmp_path / "b", **settings, bits=8, verifiers=1)
+    require_right(some)
+    upload, shorter = (row(outcome, "sealed-update").member_up for outcome in (everybody, some))
+    assert shorter < 0.7 * upload
+    checked = [row(outcome, "sum-checked").coordinator_out for outcome in (everybody, some)]
+    assert checked[0] > 25 * 0.9 * upload
+    assert checked[1] < 2 * 5 * 1.2 * shorter + 100_000  # one is needed, two are drawn
+
+
 def test_what_is_lost_is_asked_for_again(tmp_path):
     outcome = simulated(tmp_path, lose=0.15, seed=1)
     require_right(outcome)

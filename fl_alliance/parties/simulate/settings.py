@@ -26,6 +26,10 @@ class SimulationSettings(BaseModel):
     threshold: int | None = None
     """None: the least that a plan allows, above half of the members. So for the quorum."""
     quorum: int | None = None
+    bits: int = 16
+    """Of a coordinate in the sum; which ones there are, the plan says."""
+    verifiers: int | None = None
+    """How many members add the uploads again; None: every member."""
     drop: Annotated[float, Field(ge=0)] = 0.0
     """Members that go away in each phase of a round and stay away: below 1 the part of those that are there, from 1 on
     their number."""
@@ -71,7 +75,7 @@ def plan_of(settings: SimulationSettings) -> TrainingPlan:
             "delta": "0.00001",
             "epsilon_cap": "8",
         },
-        "sum": {"coordinate_clip": "0.1"},
+        "sum": {"coordinate_clip": "0.1", "bits": settings.bits, "verifiers": settings.verifiers},
         "max_tokens": 8,
         "phase_seconds": 600,
     }

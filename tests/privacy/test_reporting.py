@@ -119,6 +119,20 @@ def test_what_a_coordinator_or_a_person_wrote_is_escaped(tmp_path: Path) -> None
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{7*7}}" in page
 
 
+@pytest.mark.parametrize("turn", ["\u202e", "\u2066", "\u200b", "\u0085"])
+def test_letters_that_turn_others_round_or_hide_are_printed_by_number(tmp_path: Path, turn: str) -> None:
+    """A coordinator's plan names the unit: it could make a reader see 24.1 where 1.42 stands."""
+    document = document_of(
+        sources_of(tmp_path, charged=1, privacy={"unit": f"patient{turn}1.42"}), language="en", pictures=None
+    )
+    named = f"patientU+{ord(turn):04X}1.42"
+    page = page_of(document).decode()
+    assert turn not in page
+    assert named in page
+    printer = pdf._Print(document, Path(matplotlib.get_data_path()) / "fonts" / "ttf")
+    assert printer._printable(f"patient{turn}1.42") == named
+
+
 # ---- what is in it
 
 

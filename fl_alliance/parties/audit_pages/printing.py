@@ -19,6 +19,7 @@ from fl_alliance.parties.audit_pages.blocks import (
     Table,
     Verdicts,
 )
+from fl_alliance.privacy.reporting.page import visible
 
 
 def printed(page: Page, *, alarm: str = "") -> bytes:
@@ -29,13 +30,6 @@ def printed(page: Page, *, alarm: str = "") -> bytes:
 def style() -> bytes:
     """Return the one style sheet: the report's, and what pages need beside."""
     return "\n".join(_environment().get_template(name).render() for name in ("style.css", "pages.css")).encode()
-
-
-def visible(value: object) -> object:
-    """Return text with letters that can't be seen, or that turn others round, written as U+202E."""
-    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
-        return "".join(sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in value)
-    return value
 
 
 def _printed(block: PageBlock) -> Markup:

@@ -12,11 +12,18 @@ from fl_alliance.privacy.reporting.document import Block, Bullets, Document, Fig
 
 
 def page_of(document: Document) -> bytes:
-    """Return `document`, whose pictures are SVG, as a page in UTF-8. What a plan or a policy says is escaped."""
+    """Return `document`, whose pictures are SVG, as a page in UTF-8; what others wrote is escaped, and visible."""
     numbers = iter(range(1, 1000))
     return _environment().get_template("report.html").render(
         document=document, printed=lambda block: _printed(block, numbers)
     ).encode()  # fmt: skip
+
+
+def visible(value: object) -> object:
+    """Return text with letters that can't be seen, or that turn others round, written as U+202E."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
+        return "".join(sign if sign.isprintable() or sign == "\n" else f"U+{ord(sign):04X}" for sign in value)
+    return value
 
 
 def _printed(block: Block, numbers: object) -> Markup:
@@ -48,6 +55,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("fl_alliance.privacy.reporting"),
         autoescape=True,
+        finalize=visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -36,7 +36,8 @@ FONTS: Final = {
     (MONO, ""): "DejaVuSansMono.ttf",
     (MONO, "B"): "DejaVuSansMono-Bold.ttf",
 }
-"""DejaVu comes with matplotlib. It has Latin, Greek and Cyrillic; a letter that it lacks is printed as U+XXXX."""
+"""DejaVu comes with matplotlib. It has Latin, Greek and Cyrillic; a letter that it lacks, or that
+can't be seen, is printed as U+XXXX."""
 
 
 def pdf_of(document: Document) -> bytes:
@@ -184,7 +185,8 @@ class _Print:
         )
 
     def _printable(self, text: str) -> str:
-        return "".join(letter if ord(letter) in self._letters else f"U+{ord(letter):04X}" for letter in text)
+        known = self._letters
+        return "".join(x if x.isprintable() and ord(x) in known else f"U+{ord(x):04X}" for x in text)
 
 
 @lru_cache(maxsize=4)

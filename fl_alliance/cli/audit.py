@@ -58,12 +58,16 @@ def audit_report(
     job: Annotated[str | None, typer.Option(help="Only this job of what the evidence is of.")] = None,
     root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
     empirical: Annotated[Path | None, typer.Option(help="What `audit empirical --json` wrote, for this plan.")] = None,
+    sign: Annotated[Path | None, typer.Option(help="Folder of a member, who signs it: FILE.dsse.json.")] = None,
 ) -> None:
     """Verify evidence, and print its privacy report for people: a page or a PDF, offline."""
+    from fl_alliance.evidence.keys import IdentityKey
     from fl_alliance.parties.audit_report import write_report
+    from fl_alliance.parties.setup import Keys
 
-    write_report(places, out, language=language, root=root, job=job, empirical=empirical, say=_say_line)
-    say(f"wrote {out}")
+    key = None if sign is None else IdentityKey.load(Keys(sign).identity)
+    write_report(places, out, language=language, root=root, job=job, empirical=empirical, key=key, say=_say_line)
+    say(f"wrote {out}" + ("" if key is None else f", signed with {key.keyid}"))
 
 
 @app.command("printed")

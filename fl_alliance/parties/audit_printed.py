@@ -1,7 +1,7 @@
 """`fl-alliance audit printed`: whether a printed report is what the evidence gives, to the byte; else, where it is not.
 
 The evidence is verified first (parties/audit_inputs.py). Then its report is printed anew, in the file's own language,
-and must be the file.
+and must be the file. Where a signature lies beside it, that must be a member's, of this file and these reports.
 
 A file of which only some bytes differ is never accepted, since a page or a PDF can show what its text does not say. But
 the refusal names the first word or number that differs; if none does, that pictures or layout do, and which programs
@@ -10,16 +10,21 @@ printed the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 from fl_alliance.errors import AllianceError, BadConfig, EvidenceRefused, MalformedMessage, NotAuthentic
-from fl_alliance.parties.audit_report import Maker, maker_of, printed, verified
+from fl_alliance.evidence.keys import public_key_of
+from fl_alliance.evidence.sign import open_document, peek_document
+from fl_alliance.parties.audit_report import Maker, Verified, maker_of, printed, signature_of, verified
+from fl_alliance.parties.audit_rules import require_same
 from fl_alliance.privacy.reporting.figures import can_draw, kind_for, printed_by
 from fl_alliance.privacy.reporting.reading import form_of, language_of, words_in
 from fl_alliance.privacy.reporting.words import languages
+from fl_alliance.protocol.documents import PrintedReport
 from fl_alliance.protocol.ids import digest_of
 
 MAX_PRINTED: Final = 64 << 20
@@ -48,15 +53,46 @@ def check_printed(
     data = _read(file)
     evidence = verified(places, root=root, job=job, say=say)
     make = maker_of(evidence, empirical=empirical, say=say)
-    try:
+    with _named(file):
         _compare(data, make)
+    signer = evidence.pages.get(digest_of(data))
+    if signature_of(file).exists():
+        with _named(signature_of(file)):
+            signer = _signer(_read(signature_of(file)), data, evidence)
+    by = "not signed itself" if signer is None else f"signed by {signer}"
+    say(f"printed: {file.name} is the report of this evidence, to the byte; {by}")
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Name the file in whatever is refused inside."""
+    try:
+        yield
     except BadConfig:
         raise
     except AllianceError as error:
         raise EvidenceRefused(f"printed, {file.name}: {error}") from None
-    signer = evidence.pages.get(digest_of(data))
-    by = "not signed itself" if signer is None else f"signed by {signer} in the evidence's manifest"
-    say(f"printed: {file.name} is the report of this evidence, to the byte; {by}")
+
+
+def _signer(signature: bytes, data: bytes, evidence: Verified) -> str:
+    """Return which member of the alliance signed the report `data`."""
+    name = peek_document(signature, PrintedReport).signer
+    keys = {member.name: public_key_of(member.identity) for member in evidence.members.members}
+    if name not in keys:
+        raise NotAuthentic(f"{name} is no member of alliance {evidence.members.alliance}")
+    signed = open_document(signature, PrintedReport, public_key=keys[name])
+    require_same(
+        {
+            "alliance": (signed.alliance, evidence.members.alliance),
+            "key": (public_key_of(signed.key), keys[name]),
+            "digest": (signed.digest, digest_of(data)),
+            "length": (signed.length, len(data)),
+            "form": (signed.form, form_of(data)),
+            "language": (signed.language, language_of(data)),
+            "reports": (signed.reports, evidence.reports),
+        }
+    )
+    return name
 
 
 def _compare(data: bytes, make: Maker) -> None:

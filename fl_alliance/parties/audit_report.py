@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl_alliance.errors import BadConfig, EvidenceRefused, NotAuthentic
+from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.evidence.sign import peek_document, sign_document
 from fl_alliance.parties.audit_inputs import audited
-from fl_alliance.parties.auditor import PAGE, Findings
+from fl_alliance.parties.auditor import MEMBERS, PAGE, Findings
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.reporting.alliance import alliance_document_of
 from fl_alliance.privacy.reporting.alliance_facts import alliance_facts_of
@@ -25,6 +27,8 @@ from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.pdf import pdf_of
 from fl_alliance.privacy.reporting.reading import Form
 from fl_alliance.privacy.reporting.words import words_of
+from fl_alliance.protocol.documents import AllianceMembers, PrintedReport
+from fl_alliance.protocol.ids import digest_of
 
 Maker = Callable[[str, Kind | None], Document]
 """Makes the report in a language, with pictures of a kind or none; the same input makes the same document."""
@@ -38,6 +42,13 @@ class Verified:
     """Of each institution and job."""
     pages: Mapping[str, str]
     """Digests of the pages that lie in it, with the institution whose manifest has each."""
+    members: AllianceMembers
+    """The newest list in it, signed by the root."""
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Digests of the signed reports."""
+        return tuple(sorted({one.sources.report_digest for one in self.found}))
 
 
 def write_report(
@@ -49,20 +60,51 @@ def write_report(
     say: Callable[[str], None],
     job: str | None = None,
     empirical: Path | None = None,
+    key: IdentityKey | None = None,
 ) -> None:
     """Verify the evidence `places`, then write their report to `out`; `say` is told each step of the verifier.
 
     `job`: only that one; `empirical`: the result of an audit with canaries, for one institution's report of one job;
-    `root`: the expected fingerprint of the alliance's root.
+    `root`: the expected fingerprint of the alliance's root; `key`: of a member, who signs the report beside it.
 
     Raises:
         EvidenceRefused: the evidence does not hold; nothing is written.
-        BadConfig: `out` is neither .html nor .pdf, a language, job or result that is none, or a library is missing.
+        BadConfig: `out` is neither .html nor .pdf, a language, job, result or member that is none, or a library is
+            missing.
     """
     form = _form(out)
     words_of(language)
-    make = maker_of(verified(places, root=root, job=job, say=say), empirical=empirical, say=say)
-    write_atomically(out, printed(make(language, kind_for(form)), form), mode=0o644)
+    evidence = verified(places, root=root, job=job, say=say)
+    make = maker_of(evidence, empirical=empirical, say=say)
+    signer = None if key is None else signer_of(key, evidence.members)
+    data = printed(make(language, kind_for(form)), form)
+    write_atomically(out, data, mode=0o644)
+    signature_of(out).unlink(missing_ok=True)  # of a report that was there before
+    if key is not None and signer is not None:
+        document = PrintedReport(
+            alliance=evidence.members.alliance,
+            signer=signer,
+            key=key.public_text,
+            form=form,
+            language=language,
+            digest=digest_of(data),
+            length=len(data),
+            reports=evidence.reports,
+        )
+        write_atomically(signature_of(out), sign_document(key, document), mode=0o644)
+
+
+def signature_of(printed: Path) -> Path:
+    """Return where the signature of a printed report lies, if it has one."""
+    return printed.with_name(f"{printed.name}.dsse.json")
+
+
+def signer_of(key: IdentityKey, members: AllianceMembers) -> str:
+    """Return the name of the member whose identity key it is (BadConfig: nobody's)."""
+    for member in members.members:
+        if member.identity == key.public_text:
+            return member.name
+    raise BadConfig(f"sign: key {key.keyid} is no member's of alliance {members.alliance}")
 
 
 def verified(
@@ -82,7 +124,12 @@ def verified(
         if not found:
             raise BadConfig(f"evidence: {'no job' if job is None else f'no job {job}'} is in {_list(places)}")
         pages = [part.files.digest(PAGE) for part in parts]
-        return Verified(found, dict(zip(pages, (one.institution for one in found), strict=True)))
+        lists = [peek_document(part.files.read(MEMBERS), AllianceMembers) for part in parts]  # verified, step 3
+        return Verified(
+            found,
+            dict(zip(pages, (one.institution for one in found), strict=True)),
+            max(lists, key=lambda members: members.serial),
+        )
 
 
 def maker_of(evidence: Verified, *, empirical: Path | None, say: Callable[[str], None]) -> Maker:

@@ -11,6 +11,7 @@
     EvidenceManifest     institution        every file of the folder    what belongs to the evidence
     EvidenceBundle       institution or     the bundle's files          what belongs to a bundle, of whom
                          coordinator
+    PrintedReport        whoever printed    the printed file            that it is made of which signed reports
     LogCheckpoint        coordinator        the transparency log        how long the log is, and its root
     ModelProvenance      institution        adapter files and card      how the released adapter came to be
 
@@ -322,6 +323,29 @@ class EvidenceBundle(Wire):
         return self
 
 
+class PrintedReport(Wire):
+    """A report for people, printed from evidence by the member who signs this."""
+
+    kind: Literal["printed-report"] = "printed-report"
+    version: Literal[1] = 1
+    alliance: Name
+    signer: Name
+    key: Base64
+    """The signer's raw Ed25519 public key; the members' list shows whose key it is."""
+    form: Literal["html", "pdf"]
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]{2,8})?$")]
+    digest: Digest
+    """Of the file."""
+    length: Annotated[int, Field(ge=1, le=MAX_BLOB_BYTES)]
+    reports: Annotated[tuple[Digest, ...], items(1, 1_000_000)]
+    """Of the signed reports (envelopes) that it was made from."""
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        _require_sorted("reports", self.reports)
+        return self
+
+
 class LogCheckpoint(Wire):
     """The coordinator's log as it stands: whoever is shown another history for this size has proof of a fork."""
 
@@ -395,6 +419,7 @@ Document = (
     | PrivacyReport
     | EvidenceManifest
     | EvidenceBundle
+    | PrintedReport
     | LogCheckpoint
     | ModelProvenance
 )
@@ -463,6 +488,8 @@ def _about(document: Document) -> list[tuple[str, str]]:
             return [("adapter", document.adapter_digest)]
         case PrivacyReport():
             return [("ledger", document.ledger_head)]
+        case PrintedReport():
+            return [("report", document.digest)]
         case LogCheckpoint():
             return [("log", document.root)]
 

@@ -15,15 +15,17 @@ import pytest
 from fl_alliance import cli
 from fl_alliance.errors import BadConfig, EvidenceRefused
 from fl_alliance.evidence.bundle import write_manifest
+from fl_alliance.evidence.sign import peek_document, sign_document
 from fl_alliance.parties.audit_printed import check_printed
 from fl_alliance.parties.audit_report import printed as print_document
-from fl_alliance.parties.audit_report import write_report
+from fl_alliance.parties.audit_report import signature_of, write_report
 from fl_alliance.parties.auditor import Findings, verify_evidence
 from fl_alliance.privacy.reporting import facts, figures
 from fl_alliance.privacy.reporting.content import document_of
 from fl_alliance.privacy.reporting.reading import words_in
 from fl_alliance.privacy.reporting.words import languages
-from fl_alliance.protocol.ids import decimal_text
+from fl_alliance.protocol.documents import PrintedReport
+from fl_alliance.protocol.ids import decimal_text, digest_of
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import Folder
 
@@ -178,7 +180,93 @@ def test_a_report_that_the_manifest_covers_is_said_to_be_signed(tmp_path: Path) 
     for _ in range(2):  # the page itself is no source of the page
         write_report([folder], folder / "report.html", language="en", root=None, empirical=None, say=lambda _: None)
         write_manifest(folder, key_of("lagos"), institution="lagos")
-    assert check(folder / "report.html", folder).endswith("to the byte; signed by lagos in the evidence's manifest")
+    assert check(folder / "report.html", folder).endswith("to the byte; signed by lagos")
+
+
+# ---- signed by a member, beside the file
+
+
+@pytest.fixture
+def signed(honest: Path, tmp_path: Path) -> Path:
+    """A page that an institution of the alliance printed and signed."""
+    out = tmp_path / "report.html"
+    write_report([honest], out, language="de", root=None, say=lambda _: None, key=key_of("lima"))
+    return out
+
+
+def resign(file: Path, name: str, **changes: Any) -> None:
+    beside = signature_of(file)
+    document = peek_document(beside.read_bytes(), PrintedReport).model_copy(update=changes)
+    beside.write_bytes(sign_document(key_of(name), document))
+
+
+def test_a_signature_beside_the_file_is_verified_and_its_member_named(honest: Path, signed: Path) -> None:
+    assert check(signed, honest).endswith("to the byte; signed by lima")
+    report = peek_document(signature_of(signed).read_bytes(), PrintedReport)
+    assert (report.signer, report.language, report.form) == ("lima", "de", "html")
+    assert report.digest == digest_of(signed.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("lagos", {}, "signed with key sha256:"),
+        (
+            "stranger",
+            {"signer": "stranger", "key": key_of("stranger").public_text},
+            "stranger is no member of alliance",
+        ),
+        ("lima", {"digest": digest_of(b"other")}, "digest is sha256:"),
+        ("lima", {"length": 9}, "length is 9, must be "),
+        ("lima", {"form": "pdf"}, "form is pdf, must be html"),
+        ("lima", {"language": "en"}, "language is en, must be de"),
+        ("lima", {"alliance": "schools"}, "alliance is schools, must be clinics"),
+        ("lima", {"key": key_of("lagos").public_text}, "key is "),
+        ("lima", {"reports": (digest_of(b"other"),)}, "reports is "),
+    ],
+)
+def test_a_signature_of_another_member_file_or_report_is_refused(
+    honest: Path, signed: Path, name: str, changes: dict[str, Any], named: str
+) -> None:
+    resign(signed, name, **changes)
+    said = refusal(signed, honest)
+    assert said.startswith("printed, report.html.dsse.json: ")
+    assert named in said
+
+
+def test_the_command_signs_with_the_key_in_a_members_folder(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clinic" / "keys").mkdir(parents=True)
+    key_of("lagos").save(tmp_path / "clinic" / "keys" / "identity.key")
+    out = str(tmp_path / "report.pdf")
+    for words in (
+        ["report", str(honest), "--out", out, "--sign", str(tmp_path / "clinic")],
+        ["printed", out, "--evidence", str(honest)],
+    ):
+        monkeypatch.setattr("sys.argv", ["fl-alliance", "audit", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert not left.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert f"wrote {out}, signed with {key_of('lagos').keyid}" in lines
+    assert "printed: report.pdf is the report of this evidence, to the byte; signed by lagos" in lines
+
+
+def test_a_torn_signature_is_refused_and_an_old_one_does_not_stay(honest: Path, signed: Path) -> None:
+    beside = signature_of(signed)
+    beside.write_bytes(beside.read_bytes()[:-9])
+    assert refusal(signed, honest).startswith("printed, report.html.dsse.json: ")
+    write_report([honest], signed, language="en", root=None, say=lambda _: None)
+    assert not beside.exists()
+
+
+def test_who_is_no_member_can_not_sign_and_nothing_is_written(honest: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"sign: key sha256:[0-9a-f]+ is no member's of alliance clinics"):
+        write_report(
+            [honest], tmp_path / "out.html", language="en", root=None, say=lambda _: None, key=key_of("stranger")
+        )
+    assert not (tmp_path / "out.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,16 @@ DOCUMENTS: Final[dict[str, d.Document]] = {
         ),
         time=1_790_000_004,
     ),
+    "printed-report": d.PrintedReport(
+        alliance="clinics",
+        signer="lagos",
+        key=text(bytes([2]) * 32),
+        form="pdf",
+        language="de",
+        digest=digest(36),
+        length=240_000,
+        reports=tuple(sorted((digest(37), digest(38)))),
+    ),
     "model-provenance": d.ModelProvenance(
         key=text(bytes([2]) * 32),
         model_key=text(bytes(range(91))),

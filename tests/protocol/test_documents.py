@@ -242,6 +242,13 @@ DOCUMENT_REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "a job twice in a bundle": ("evidence-bundle", {"jobs": ("nouns-7", "nouns-7")}, "jobs must be sorted"),
     "a bundle of nobody's role": ("evidence-bundle", {"role": "auditor"}, "role"),
+    "printed from the same report twice": (
+        "printed-report",
+        {"reports": DOCUMENTS["printed-report"].model_dump()["reports"][:1] * 2},
+        "reports must be sorted",
+    ),
+    "printed in no language": ("printed-report", {"language": "../de"}, "language"),
+    "printed as a picture": ("printed-report", {"form": "png"}, "form"),
     "released files unsorted": (
         "model-provenance",
         {"files": DOCUMENTS["model-provenance"].model_dump()["files"][::-1]},

@@ -14,6 +14,9 @@ from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, console, e
 from fl_alliance.errors import BadConfig, JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
+RootKey = Annotated[
+    Path | None, typer.Option("--root-key", help="File with the alliance's root, where it is not in the folder.")
+]
 
 
 @app.command("init")
@@ -23,6 +26,9 @@ def coordinator_init(
     host: Annotated[str, typer.Option(help="Name or address that institutions call.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port of the listener for members.")] = 9443,
     join_port: Annotated[int | None, typer.Option(help="TCP port of the join door; none: one above.")] = None,
+    root_key: Annotated[
+        Path | None, typer.Option(help="Where to keep the alliance's root, on a stick say; none: in the folder.")
+    ] = None,
 ) -> None:
     """Make the alliance's roots and the coordinator's keys."""
     from fl_alliance.parties.config import CoordinatorConfig
@@ -30,7 +36,8 @@ def coordinator_init(
 
     door = port + 1 if join_port is None else join_port
     check(CoordinatorConfig, alliance=alliance, host=host, port=port, join_port=door)
-    say(f"root fingerprint {make(home, alliance=alliance, host=host, port=port, join_port=door)}")
+    fingerprint = make(home, alliance=alliance, host=host, port=port, join_port=door, root_file=root_key)
+    say(f"root fingerprint {fingerprint}")
 
 
 @app.command("invite")
@@ -55,13 +62,14 @@ def coordinator_admit(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="join-request.json, where there is no network between.")] = None,
     out: Annotated[Path, typer.Option(help="With --file: where to write the membership.")] = Path("membership.json"),
+    root_key: RootKey = None,
 ) -> None:
     """Sign the requests of institutions whose fingerprints you have compared, and publish the list of members anew."""
     from fl_alliance.parties import roster
     from fl_alliance.parties.join_words import fingerprint_of
 
     if file is not None:
-        _admit_file(home, file, out)
+        _admit_file(home, file, out, root_key)
         return
     if fingerprint and len(fingerprint) != len(names or []):
         raise BadConfig(f"fingerprint: {len(fingerprint)} for {len(names or [])} names, must be one for each")
@@ -77,27 +85,37 @@ def coordinator_admit(
         if not fingerprint:
             say(f"{request.name} asks with key fingerprint {fingerprint_of(request)}")
             typer.confirm(f"Did {request.name} tell you this fingerprint by phone?", abort=True)
-        roster.admit(home, request)
+        roster.admit(home, request, root_file=root_key)
         say(f"{request.name} is a member")
 
 
-def _admit_file(home: Path, file: Path, out: Path) -> None:
+def _admit_file(home: Path, file: Path, out: Path, root_key: Path | None) -> None:
     from fl_alliance.parties import roster
     from fl_alliance.parties.files import write_atomically
     from fl_alliance.parties.setup import read_request
     from fl_alliance.protocol.codec import encode
 
     request = read_request(file)
-    write_atomically(out, encode(roster.admit_file(home, file.read_bytes())))
+    write_atomically(out, encode(roster.admit_file(home, file.read_bytes(), root_file=root_key)))
     say(f"{request.name} is a member; give it {out}")
 
 
 @app.command("remove")
-def coordinator_remove(home: Folder, name: Annotated[str, typer.Argument(help="Name of a member.")]) -> None:
+def coordinator_remove(
+    home: Folder, name: Annotated[str, typer.Argument(help="Name of a member.")], root_key: RootKey = None
+) -> None:
     """Strike a member off: from the list of members, with its node key and certificates."""
     from fl_alliance.parties.roster import remove
 
-    say(f"{name} is no member; list of members number {remove(home, name)}")
+    say(f"{name} is no member; list of members number {remove(home, name, root_file=root_key)}")
+
+
+@app.command("publish")
+def coordinator_publish(home: Folder, root_key: RootKey = None) -> None:
+    """Sign the list of members anew, after a member left by itself while the root was not there."""
+    from fl_alliance.parties.roster import publish
+
+    say(f"list of members number {publish(home, root_file=root_key)}")
 
 
 @app.command("propose")

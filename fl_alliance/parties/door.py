@@ -27,7 +27,7 @@ from fl_alliance.parties import roster
 from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.files import one_writer
 from fl_alliance.parties.join_words import MAX_JOIN_BYTES, JoinOffer, JoinRefusal
-from fl_alliance.parties.setup import Keys, publish_members
+from fl_alliance.parties.setup import Keys, list_is_behind
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.transport.door import CallLimit, Route, SmallDoor
 from fl_alliance.transport.flower.serving import Listener, bind
@@ -158,7 +158,9 @@ class Watch:
 def open_to_members(home: Path, link: Members) -> Iterator[JoinDoor]:
     """Keep the join door open and the link's members up to date."""
     with one_writer(home):
-        publish_members(home)  # a command that was killed may have left the list behind its members
+        roster.publish_where_root_is(home)  # a command that was killed may have left the list behind its members
+        if list_is_behind(home):
+            log.warning("list_behind")
     watch = Watch(home, link)
     try:
         with JoinDoor(home, changed=watch.look) as door:

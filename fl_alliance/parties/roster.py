@@ -50,7 +50,16 @@ from fl_alliance.parties.join_words import (
     open_notice,
     open_request,
 )
-from fl_alliance.parties.setup import COORDINATOR, Keys, admitted, alliance_of, publish_members, read_request
+from fl_alliance.parties.setup import (
+    COORDINATOR,
+    Keys,
+    admitted,
+    alliance_of,
+    publish_members,
+    read_request,
+    root_is_away,
+    root_key,
+)
 from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.ids import Name, digest_of
@@ -182,40 +191,50 @@ def require_waiting(home: Path, name: str, *, fingerprint: str | None) -> JoinRe
     return request
 
 
-def admit(home: Path, request: JoinRequest) -> None:
+def admit(home: Path, request: JoinRequest, *, root_file: Path | None = None) -> None:
     """Admit the waiting `request`, whose fingerprint was compared. Keys that the name had before end here.
+
+    `root_file` holds the alliance's root; None: it is in the folder.
 
     Raises:
         BadInput: another request waits by now, or it can't be admitted as it is.
+        BadConfig, StoreFailed: the root is not at hand. Nothing has changed.
     """
-    keys = Keys(home)
+    keys, root = Keys(home), root_key(home, root_file)
     with one_writer(home):
         pending, invitation = _file(keys.pending, request.name), _file(keys.invitations, request.name)
         envelope = read_file(pending, "request")
         if open_request(envelope) != request or _used_by(invitation) != digest_of(envelope):
             raise BadInput(f"name: the request of {request.name} has changed, look at its fingerprint again")
         _admit(home, envelope, request)
+        publish_members(home, root)
         pending.unlink()
 
 
-def admit_file(home: Path, envelope: bytes) -> Membership:
+def admit_file(home: Path, envelope: bytes, *, root_file: Path | None = None) -> Membership:
     """Admit a request that came as a file, or new keys of a member; return what it has to install.
+
+    `root_file` holds the alliance's root; None: it is in the folder.
 
     Raises:
         BadInput: another institution has the name, or the request can't be admitted as it is.
         MalformedMessage, NotAuthentic: it is no signed request.
+        BadConfig, StoreFailed: the root is not at hand. Nothing has changed.
     """
-    request = open_request(envelope)
+    request, root = open_request(envelope), root_key(home, root_file)
     with one_writer(home):
         path = _file(Keys(home).requests, request.name)
         if path.exists():
             _require_renewal(read_request(path), request)
         _admit(home, envelope, request)
+        publish_members(home, root)
         return _membership(home, request)
 
 
 def renew(home: Path, envelope: bytes) -> JoinAnswer:
     """Give a member that asks with its identity key a certificate for its new keys; the old ones end here.
+
+    The list names identities, which stay: it needs no new signature.
 
     Raises:
         NotAMember: it is not a member under this key, or has renewed its keys since.
@@ -242,7 +261,7 @@ def _require_renewal(member: JoinRequest, request: JoinRequest) -> None:
 
 
 def _admit(home: Path, envelope: bytes, request: JoinRequest) -> None:
-    """Sign and keep the certificate, then the member, then the list: in this order a crash leaves nobody half in."""
+    """Sign and keep the certificate, then the member; the list follows: so a crash leaves nobody half in."""
     _require_usable(home, request)
     keys = Keys(home)
     root_key = pki.load_key(read_file(keys.tls_root_key, "TLS root key"))
@@ -252,7 +271,6 @@ def _admit(home: Path, envelope: bytes, request: JoinRequest) -> None:
     path = keys.certificates / f"{request.name}.{certificate.serial_number:040x}.pem"
     write_atomically(path, pki.certificate_pem(certificate))
     write_atomically(_file(keys.requests, request.name), envelope)
-    publish_members(home)
 
 
 def _require_usable(home: Path, request: JoinRequest) -> None:
@@ -280,21 +298,28 @@ def _put_heads_aside(home: Path, request: JoinRequest) -> None:
 # ---- struck off
 
 
-def remove(home: Path, name: str) -> int:
+def remove(home: Path, name: str, *, root_file: Path | None = None) -> int:
     """Strike `name` off: list, node key and certificates. Return the new list's serial.
+
+    `root_file` holds the alliance's root; None: it is in the folder.
 
     Raises:
         BadInput: there is no such member.
+        BadConfig, StoreFailed: the root is not at hand. Nothing has changed.
     """
+    root = root_key(home, root_file)
     with one_writer(home):
         members = [request.name for request in admitted(home)]
         if name not in members and name not in _listed(home):
             raise BadInput(f"name: {name!r} is no member; members: {', '.join(members) or 'nobody'}")
-        return _remove(home, name)
+        _strike_off(home, name)
+        return _list_in(publish_members(home, root)).serial
 
 
 def leave(home: Path, envelope: bytes) -> JoinAnswer:
     """Strike off a member that asks for it with its identity key.
+
+    It is heard no more at once. Where the root is kept elsewhere, the list names it until the admin signs a new one.
 
     Raises:
         NotAMember: it is none.
@@ -307,15 +332,28 @@ def leave(home: Path, envelope: bytes) -> JoinAnswer:
             raise NotAMember(f"{notice.name} is no member of this alliance")
         member = read_request(path)
         open_notice(envelope, LeaveNotice(alliance=alliance_of(home), name=member.name, number=member.number), member)
-        _remove(home, notice.name)
+        _strike_off(home, notice.name)
+        publish_where_root_is(home)
         return _answer(home, member, admitted=False)
 
 
-def _remove(home: Path, name: str) -> int:
+def _strike_off(home: Path, name: str) -> None:
     keys = Keys(home)
     for folder in (keys.invitations, keys.pending, keys.requests):
         _file(folder, name).unlink(missing_ok=True)
-    return _list_in(publish_members(home)).serial
+
+
+def publish(home: Path, *, root_file: Path | None = None) -> int:
+    """Sign the list of members if it is behind them; return its serial (BadConfig, StoreFailed: no root at hand)."""
+    root = root_key(home, root_file)
+    with one_writer(home):
+        return _list_in(publish_members(home, root)).serial
+
+
+def publish_where_root_is(home: Path) -> None:
+    """Sign the list of members if it is behind them and the root is in the folder."""
+    if not root_is_away(home):
+        publish_members(home)
 
 
 def _listed(home: Path) -> list[str]:

@@ -26,7 +26,7 @@ from fl_alliance.parties import pki
 from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.parties.join_words import JoinRequest, Membership, open_request, sign_request
-from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.codec import decode, encode
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers
 
 RENEW_DAYS: Final = 30
@@ -123,13 +123,17 @@ class Keys:
         return self.home / "certificates"
 
 
-def coordinator_init(home: Path, *, alliance: str, host: str, port: int, join_port: int | None = None) -> str:
+def coordinator_init(
+    home: Path, *, alliance: str, host: str, port: int, join_port: int | None = None, root_file: Path | None = None
+) -> str:
     """Make the coordinator's folder and return the fingerprint of the alliance's root.
 
-    `join_port` is where the join door listens; None: one above `port`.
+    `join_port` is where the join door listens; None: one above `port`. `root_file` is where the root's key goes; None:
+    into the folder too.
 
     Raises:
         BadConfig: the folder already holds an alliance.
+        StoreFailed: `root_file` is there already, or can't be written.
     """
     keys = Keys(home)
     _must_be_new(keys.identity)
@@ -138,7 +142,7 @@ def coordinator_init(home: Path, *, alliance: str, host: str, port: int, join_po
     tls_key = pki.new_key()
     tls = pki.server_certificate(tls_root_key, tls_root, tls_key, host)
     keys.root.parent.mkdir(parents=True, exist_ok=True)
-    root.save(keys.root)
+    root.save(keys.root if root_file is None else root_file)
     write_atomically(keys.tls_root_key, pki.private_pem(tls_root_key))
     write_atomically(keys.tls_root, pki.certificate_pem(tls_root))
     write_atomically(keys.tls_key, pki.private_pem(tls_key))
@@ -266,25 +270,68 @@ def _is_for(keys: Keys, membership: Membership) -> bool:
     return pki.is_key_of(keys.tls_key.read_bytes(), membership.tls_certificate.encode())
 
 
-def publish_members(home: Path) -> bytes:
-    """Sign and keep the list of all members (the coordinator among them); return the envelope.
+def root_key(home: Path, file: Path | None = None) -> IdentityKey:
+    """Return the alliance's root from `file`, or None: from the coordinator's folder.
 
-    Its serial is one above that of the list before, if there is one that differs.
+    Raises:
+        BadConfig: it is not in the folder, or the file holds another key.
+        StoreFailed: the file can't be read.
     """
     keys = Keys(home)
-    root, identity = IdentityKey.load(keys.root), IdentityKey.load(keys.identity)
-    members = [AllianceMember(name=COORDINATOR, role="coordinator", identity=identity.public_text)]
-    members += [AllianceMember(name=r.name, role="institution", identity=r.identity) for r in admitted(home)]
-    document = AllianceMembers(
-        alliance=alliance_of(home), serial=1, members=tuple(sorted(members, key=lambda member: member.name))
-    )
-    if keys.members.exists():
-        last = open_document(keys.members.read_bytes(), AllianceMembers, public_key=root.public)
-        same = document.model_copy(update={"serial": last.serial}) == last
-        document = document.model_copy(update={"serial": last.serial + (not same)})
-    envelope = sign_document(root, document)
+    if file is None and root_is_away(home):
+        raise BadConfig(f"root key: not in {home}, where this needs it: name its file with --root-key")
+    root, public = IdentityKey.load(file or keys.root), read_file(keys.root_public, "alliance root")
+    if encode(AllianceRoot(key=root.public_text)) != public:
+        expected = decode(AllianceRoot, public).fingerprint
+        raise BadConfig(f"root key: {file or keys.root} holds {root.keyid}, the alliance's root is {expected}")
+    return root
+
+
+def root_is_away(home: Path) -> bool:
+    """Whether the alliance's root is kept elsewhere than in the coordinator's folder."""
+    return not Keys(home).root.exists()
+
+
+def publish_members(home: Path, root: IdentityKey | None = None) -> bytes:
+    """Keep the list of all members (the coordinator among them), signed if it has changed; return the envelope.
+
+    Its serial is one above that of the list before. `root` None: the root in the coordinator's folder.
+
+    Raises:
+        BadConfig: the list has changed, and the root is not at hand. Nothing has been written.
+    """
+    keys = Keys(home)
+    last, document = _published(keys), _members_now(home)
+    if last is not None:
+        document = document.model_copy(update={"serial": last.serial})
+        if document == last:
+            return keys.members.read_bytes()
+        document = document.model_copy(update={"serial": last.serial + 1})
+    envelope = sign_document(root or root_key(home), document)
     write_atomically(keys.members, envelope)
     return envelope
+
+
+def list_is_behind(home: Path) -> bool:
+    """Whether the list of members, as it was signed last, is not that of who is a member."""
+    last = _published(Keys(home))
+    return last is None or _members_now(home).model_copy(update={"serial": last.serial}) != last
+
+
+def _published(keys: Keys) -> AllianceMembers | None:
+    if not keys.members.exists():
+        return None
+    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root"))
+    return open_document(keys.members.read_bytes(), AllianceMembers, public_key=root.public)
+
+
+def _members_now(home: Path) -> AllianceMembers:
+    identity = IdentityKey.load(Keys(home).identity)
+    members = [AllianceMember(name=COORDINATOR, role="coordinator", identity=identity.public_text)]
+    members += [AllianceMember(name=r.name, role="institution", identity=r.identity) for r in admitted(home)]
+    return AllianceMembers(
+        alliance=alliance_of(home), serial=1, members=tuple(sorted(members, key=lambda member: member.name))
+    )
 
 
 def admitted(home: Path) -> list[JoinRequest]:

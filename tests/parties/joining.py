@@ -27,10 +27,12 @@ class Office:
 
     folder: Path
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    root_file: Path | None = None
 
     def __post_init__(self) -> None:
+        port, door = self.ports
         setup.coordinator_init(
-            self.home, alliance="north", host="127.0.0.1", port=self.ports[0], join_port=self.ports[1]
+            self.home, alliance="north", host="127.0.0.1", port=port, join_port=door, root_file=self.root_file
         )
 
     @property

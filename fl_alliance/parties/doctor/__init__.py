@@ -32,7 +32,7 @@ from fl_alliance.parties.doctor.finding import Check, Finding, State
 from fl_alliance.parties.files import read_file
 from fl_alliance.parties.join import door_of
 from fl_alliance.parties.roster import waiting
-from fl_alliance.parties.setup import RENEW_DAYS, Keys, admitted
+from fl_alliance.parties.setup import RENEW_DAYS, Keys, admitted, list_is_behind, root_is_away
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.ledger import Ledger, spent, year_before
 from fl_alliance.protocol.codec import decode
@@ -89,7 +89,8 @@ def examine_coordinator(home: Path) -> Iterator[Finding]:
         return
     yield Finding("configuration", "ok", f"alliance {config.alliance} at {config.host}:{config.port}")
     keys = Keys(home)
-    private = (keys.identity, keys.root, keys.tls_root_key, keys.tls_key)
+    root = () if root_is_away(home) else (keys.root,)
+    private = (keys.identity, *root, keys.tls_root_key, keys.tls_key)
     yield from _each(
         ("keys", lambda: _private(private), "give the files mode 0600; a lost key can't be made again"),
         ("certificate", lambda: _certificate(keys, None, _SERVER_MEND), _SERVER_MEND),
@@ -274,6 +275,10 @@ def _members(home: Path) -> Iterator[Finding]:
     said = f"{len(names)} admitted: {', '.join(names) or 'nobody'}"
     state: State = "ok" if len(names) >= MIN_MEMBERS else "look"
     yield Finding("members", state, said, f"a job has {MIN_MEMBERS} at least: run `coordinator invite`")
+    if list_is_behind(home):
+        yield Finding(
+            "list of members", "look", "signed for others than are members", "run `coordinator publish --root-key FILE`"
+        )
     if asking := [request.name for request in waiting(home)]:
         yield Finding("waiting", "look", ", ".join(asking), "compare fingerprints by phone, run `coordinator admit`")
 

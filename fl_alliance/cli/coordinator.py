@@ -190,6 +190,22 @@ def coordinator_cancel(
     say(f"job {job} is cancelled: {reason}")
 
 
+@app.command("evidence")
+def coordinator_evidence(
+    home: Folder,
+    out: Annotated[Path, typer.Option(help="The file to write: a zip file, for an auditor.")],
+    jobs: Annotated[list[str] | None, typer.Option("--job", help="Name of a finished job; none: all of them.")] = None,
+    since: Annotated[str | None, typer.Option(help="First day of a period, as 2026-01-31 (UTC).")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day of the period.")] = None,
+) -> None:
+    """Write what the coordinator signed and relayed in finished jobs, and its log, as one file for `audit verify`."""
+    from fl_alliance.parties.bundles import Wanted
+    from fl_alliance.parties.coordinator_bundle import coordinator_bundle
+
+    bundle = coordinator_bundle(home, out, Wanted.of(jobs or (), since, until))
+    say(f"wrote {out}: jobs {', '.join(bundle.jobs)}; signed by {bundle.party}")
+
+
 @app.command("doctor")
 def coordinator_doctor(home: Folder) -> None:
     """Say what is wrong with folder, keys, members, listener and disk, and how to mend it."""

@@ -15,13 +15,15 @@ from typing import Literal
 
 from fl_alliance.errors import BadConfig, EvidenceRefused
 from fl_alliance.evidence.archive import Archive
-from fl_alliance.evidence.bundle import BUNDLE, JOBS, check_bundle
+from fl_alliance.evidence.bundle import JOBS, MANIFEST
 from fl_alliance.evidence.files import ArchiveFiles, EvidenceFiles, FolderFiles
 from fl_alliance.evidence.keys import public_key_of
-from fl_alliance.parties.audit_log import LEAVES, LOG, SeenLog, compare_logs
+from fl_alliance.parties.audit_bundle import BundleAudit, Standing
 from fl_alliance.parties.audit_rules import require_same
 from fl_alliance.parties.audit_steps import Step, exit_code_of
-from fl_alliance.parties.auditor import ROOT, Findings, step, verify_job
+from fl_alliance.parties.audit_together import Held, check_together
+from fl_alliance.parties.auditor import PLAN, ROOT, Findings, step, verify_job
+from fl_alliance.parties.coordinator_auditor import CoordinatorFindings, verify_coordinator_job
 from fl_alliance.protocol.documents import EvidenceBundle
 from fl_alliance.protocol.ids import digest_of
 
@@ -38,7 +40,14 @@ class JobAudit:
     """Empty where a folder was refused before its plan was read."""
     steps: list[Step] = field(default_factory=list)
     findings: Findings | None = None
-    """None: something was refused."""
+    """Of an institution's; None: something was refused."""
+    relayed: CoordinatorFindings | None = None
+    """Of the coordinator's; None: something was refused."""
+
+    @property
+    def held(self) -> Findings | CoordinatorFindings | None:
+        """Either; None: something was refused."""
+        return self.findings or self.relayed
 
 
 @dataclass
@@ -49,6 +58,10 @@ class InputAudit:
     kind: Literal["bundle", "folder"]
     bundle: EvidenceBundle | None = None
     """What a bundle says of itself; None where it is a folder, or was refused."""
+    files: EvidenceFiles | None = None
+    """Of a bundle, all of them; readable until the audit's context ends."""
+    standing: Standing | None = None
+    """What an institution's bundle shows besides its jobs."""
     steps: list[Step] = field(default_factory=list)
     """Of the bundle as a whole."""
     jobs: list[JobAudit] = field(default_factory=list)
@@ -65,7 +78,7 @@ class Audit:
 
     inputs: list[InputAudit] = field(default_factory=list)
     together: list[Step] = field(default_factory=list)
-    """What several inputs show together; empty where only one was given."""
+    """What several jobs show together; empty where there is only one, or only one holds."""
 
     @property
     def all_steps(self) -> list[Step]:
@@ -120,9 +133,11 @@ def audited(places: Sequence[Path], *, root: str | None, say: Say = lambda _: No
                 with _noted(given.steps, say):
                     archive = stack.enter_context(Archive.open(place))
                     _bundle(given, archive, root, say)
-        if len(places) > 1:
-            with _noted(audit.together, say):
-                _together(audit, say)
+        held = list(_held(audit))
+        if len(held) > 1:
+            say("together:")
+            tell = _teller(audit.together, say)
+            check_together(held, tell, lambda: _noted(audit.together, say))
         yield audit
 
 
@@ -130,45 +145,71 @@ def _bundle(given: InputAudit, archive: Archive, root: str | None, say: Say) -> 
     """Verify a bundle, step 0 of which holds, as a whole; then each of its jobs."""
     tell = _teller(given.steps, say)
     tell(0, f"archive: {len(archive.names)} files, each byte as it must be written")
-    files = ArchiveFiles(archive)
-    given.bundle = bundle = check_bundle(files)
-    tell(1, f"bundle: {bundle.party}, {bundle.role} of {bundle.alliance}; jobs {', '.join(bundle.jobs) or 'none'}")
+    given.files = ArchiveFiles(archive)
+    whole = BundleAudit(given.files, tell)
+    given.bundle = bundle = whole.manifest()
+    key = whole.root(root)
+    whole.members(bundle, key)
     for name in bundle.jobs:
         say(f"job {name}:")
         part = JobAudit(ArchiveFiles(archive, f"{JOBS}/{name}"), job=name)
-        given.jobs.append(_job(part, root, say, of=bundle))
+        given.jobs.append(_job(part, root, say, of=(bundle, digest_of(key))))
+    if bundle.role == "institution":
+        say("besides its jobs:")
+        with _noted(given.steps, say):
+            given.standing = whole.standing(bundle, key)
 
 
-def _job(part: JobAudit, root: str | None, say: Say, *, of: EvidenceBundle | None = None) -> JobAudit:
-    """Verify one job's evidence; inside a bundle it must be of the bundle's party."""
+def _job(part: JobAudit, root: str | None, say: Say, *, of: tuple[EvidenceBundle, str] | None = None) -> JobAudit:
+    """Verify one job's evidence; inside a bundle, given with its root's fingerprint, it must be of its party."""
+    tell = _teller(part.steps, say)
     with _noted(part.steps, say, inside=f"{JOBS}/{part.job}/" if of else ""):
-        findings = verify_job(part.files, root=root, say=_teller(part.steps, say))
+        if of is not None and of[0].role == "coordinator":
+            relayed = verify_coordinator_job(part.files, of[0], root=root, say=tell)
+            _require_of(relayed, part.job, *of)
+            part.relayed = relayed
+            return part
+        findings = verify_job(part.files, root=root, say=tell)
         if of is not None:
-            with step(3, BUNDLE):
-                key = digest_of(public_key_of(of.key))
-                require_same(
-                    {
-                        "alliance": (of.alliance, findings.alliance),
-                        "party": (of.party, findings.institution),
-                        "key": (key, findings.key),
-                        "job": (part.job, findings.job),
-                    }
-                )
+            _require_of(findings, part.job, *of)
         part.job, part.findings = findings.job, findings
     return part
 
 
-def _together(audit: Audit, say: Say) -> None:
-    """Compare what holds by itself."""
-    held = [(given, job) for given in audit.inputs for job in given.jobs if job.findings is not None]
-    roots = {job.findings.root for _, job in held if job.findings is not None}
-    if len(roots) > 1:
-        raise EvidenceRefused(f"step 2, {ROOT}: the inputs are of different alliances, with roots {sorted(roots)}")
-    tell = _teller(audit.together, say)
-    compare_logs(
-        [SeenLog(f"{given.place} ({job.job})", job.files.read(f"{LOG}/{LEAVES}")) for given, job in held],
-        lambda line: tell(13, line),
-    )
+def _require_of(findings: Findings | CoordinatorFindings, job: str, bundle: EvidenceBundle, root: str) -> None:
+    """Return if a job's evidence is of the party of the bundle that it lies in (EvidenceRefused)."""
+    with step(2, ROOT):
+        require_same({"fingerprint": (findings.root, root)})
+    with step(4, PLAN):
+        require_same({"alliance": (findings.alliance, bundle.alliance), "job": (findings.job, job)})
+    if isinstance(findings, Findings):
+        with step(3, MANIFEST):
+            key = digest_of(public_key_of(bundle.key))
+            require_same({"party": (findings.institution, bundle.party), "key": (findings.key, key)})
+
+
+def _held(audit: Audit) -> Iterator[Held]:
+    """Yield what holds by itself: a bundle besides its jobs, and each job."""
+    for given in audit.inputs:
+        if given.standing is not None and given.files is not None:
+            yield Held(
+                place=str(given.place),
+                where=str(given.place),
+                files=given.files,
+                root=given.standing.root,
+                job=None,
+                ledger=(given.standing.ledger.institution, given.standing.ledger.dataset),
+            )
+        for part in given.jobs:
+            if (found := part.held) is not None:
+                yield Held(
+                    place=str(given.place),
+                    where=f"{given.place} ({found.job})",
+                    files=part.files,
+                    root=found.root,
+                    job=(found.alliance, found.job),
+                    ledger=(found.institution, found.dataset) if isinstance(found, Findings) else None,
+                )
 
 
 def _teller(steps: list[Step], say: Say) -> Callable[[int, str], None]:
@@ -186,6 +227,5 @@ def _noted(steps: list[Step], say: Say, *, inside: str = "") -> Iterator[None]:
         yield
     except EvidenceRefused as error:
         number, file, why = error.parts
-        file = file if file == BUNDLE else inside + file
-        steps.append(Step(number=number, holds=False, text=why, file=file))
+        steps.append(Step(number=number, holds=False, text=why, file=inside + file))
         say(steps[-1].line)

@@ -23,10 +23,12 @@ from typing import Final
 
 STEPS: Final = {
     0: "archive", 1: "manifest", 2: "root", 3: "members", 4: "plan", 5: "policy", 6: "ledger", 7: "rounds",
-    8: "messages", 9: "epsilon", 10: "log", 13: "one log",
+    8: "messages", 9: "epsilon", 10: "log", 11: "software", 12: "refusals", 13: "one log", 14: "one ledger",
+    15: "one truth",
 }  # fmt: skip
 EXIT_CODES: Final = {
-    0: 10, 1: 10, 2: 11, 3: 11, 4: 12, 5: 12, 6: 13, 7: 13, 8: 14, 9: 15, 10: 16, 13: 18,
+    0: 10, 1: 10, 2: 11, 3: 11, 4: 12, 5: 12, 6: 13, 7: 13, 8: 14, 9: 15, 10: 16, 11: 17, 12: 17,
+    13: 18, 14: 18, 15: 18,
 }  # fmt: skip
 """By step. 0: everything holds. 1: the command itself was given something wrong. 2: it was not understood."""
 

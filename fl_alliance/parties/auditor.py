@@ -10,6 +10,7 @@
     (8) messages     every member's signature; uploads, ledger heads, sum and adapter are the record's; a quorum voted
     (9) epsilon      recomputed from the ledger by two accountants; equals the report, within every cap
     (10) log         plan, members, records and ledger heads are in the coordinator's log, which only grew
+    (11) software    a bill of materials of the process that trained; its base model is the plan's
 
 Not checked, since no paper can show it: that the institution trained on the data set it names, with the noise it
 charged; that the root key belongs to whom it says (compare the fingerprint by another way); what lies outside the
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.bundle import MANIFEST, check_manifest
@@ -41,6 +42,7 @@ from fl_alliance.parties.audit_rules import (
     check_record,
     require_same,
 )
+from fl_alliance.parties.audit_software import SOFTWARE, check_software
 from fl_alliance.parties.mail import Address
 from fl_alliance.privacy.ledger import (
     Ledger,
@@ -98,6 +100,8 @@ class Findings:
     adapter_digest: str
     log_entries: int
     """Of the coordinator's log, up to the last checkpoint."""
+    software: str
+    """Version of this software that the institution ran, by its own word."""
     sources: Sources
     """What was verified, for a report of it."""
 
@@ -117,29 +121,155 @@ def verify_evidence(folder: Path, *, root: str | None, say: Callable[[str], None
 
 def verify_job(files: EvidenceFiles, *, root: str | None, say: Say) -> Findings:
     """As `verify_evidence`, wherever the files are; `say` gets each step's number and result."""
-    return _Audit(files, say).run(root)
+    return _InstitutionSteps(files, say).run(root)
 
 
-class _Audit:
-    """One audit. Each method is one step and returns what later steps need."""
+class JobSteps:
+    """Steps that any party's evidence of a job takes. Each method is one and returns what later steps need."""
 
     def __init__(self, files: EvidenceFiles, say: Say) -> None:
         self._source, self._say = files, say
         self._names: tuple[str, ...] = ()
-        """As the manifest lists them."""
+        """Sorted, as a signed list names them."""
+
+    # (2) The root key must be the one whose fingerprint the auditor got by another way.
+    def root(self, expected: str | None) -> bytes:
+        """Return the alliance's raw root key."""
+        with step(2, ROOT):
+            key = decode(AllianceRoot, self._read(ROOT)).public
+            if expected is not None and digest_of(key) != expected:
+                raise NotAuthentic(f"fingerprint {digest_of(key)}, expected {expected}")
+        compared = "as expected" if expected is not None else "NOT COMPARED: ask the alliance for its fingerprint"
+        self._say(2, f"root key {digest_of(key)}: {compared}")
+        return key
+
+    # (3) The root signed the members' list, and the manifest's key is the institution's in that list.
+    def members(
+        self, root: bytes, party: str, signer: bytes, role: Literal["institution", "coordinator"]
+    ) -> AllianceMembers:
+        """Return the list of members with which the job began."""
+        with step(3, MEMBERS):
+            members = open_document(self._read(MEMBERS), AllianceMembers, public_key=root)
+            known = {member.name: public_key_of(member.identity) for member in members.members}
+            roles = {member.name: member.role for member in members.members}
+            if roles.get(party) != role:
+                raise NotAuthentic(f"{party}, who signed the manifest, is not among its {role}s")
+            if known[party] != signer:
+                raise NotAuthentic(
+                    f"{party} has key {digest_of(known[party])}, the manifest is signed with {digest_of(signer)}"
+                )
+        self._say(3, f"members: {len(members.members)} of alliance {members.alliance}, {party} among them")
+        return members
+
+    # (4) The coordinator signed the plan; institution and fellow members are in the alliance.
+    def plan(self, members: AllianceMembers, institution: str | None) -> tuple[TrainingPlan, str]:
+        """Return the plan and its digest; `institution` must be in it."""
+        with step(4, PLAN):
+            data = self._read(PLAN)
+            plan = open_document(data, TrainingPlan, public_key=public_key_of(members.coordinator.identity))
+            if plan.alliance != members.alliance:
+                raise NotAuthentic(f"of alliance {plan.alliance}, expected {members.alliance}")
+            institutions = {member.name for member in members.members if member.role == "institution"}
+            if strangers := sorted(set(plan.names) - institutions):
+                raise NotAuthentic(f"{strangers[0]} is not an institution of the alliance")
+            if institution is not None and institution not in plan.names:
+                raise NotAuthentic(f"{institution} is not a member of the job")
+        self._say(4, f"plan: job {plan.job}, {plan.rounds} rounds, {len(plan.names)} members")
+        return plan, digest_of(data)
+
+    # (7) A record for each round, in order; a charge for each round, and no charge that is not the plan's.
+    def rounds(
+        self, members: AllianceMembers, plan: TrainingPlan, plan_digest: str, ledger: Ledger | None
+    ) -> tuple[RoundRecord, ...]:
+        """Return every round's record; with a `ledger`, after each was compared with its charge there."""
+        with step(7, LEDGER):
+            charges = {} if ledger is None else charges_of(plan, plan_digest, ledger)
+        with step(7, "rounds"):
+            found = sorted({name.split("/")[0] for name in self._below("rounds")})
+            count = plan.rounds if plan.evaluation is None else min(len(found), plan.rounds)
+            if found != [f"{number:04d}" for number in range(1, count + 1)]:
+                raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
+        key, records, previous = public_key_of(members.coordinator.identity), [], None
+        for number in range(1, count + 1):
+            name = f"rounds/{number:04d}/record.dsse.json"
+            with step(7, name):
+                data = self._read(name)
+                record = open_document(data, RoundRecord, public_key=key)
+                check_record(record, plan, plan_digest, number, previous)
+                if ledger is not None:
+                    check_charged(record, ledger, charges)
+            previous = digest_of(data)
+            records.append(record)
+        with step(7, "rounds"):
+            check_ending(plan, records)
+        charged = "" if ledger is None else "; each was charged before its upload"
+        self._say(7, f"rounds: {len(records)} records, chained{charged}")
+        return tuple(records)
+
+    # (8) The institutions' own signatures say the same as the coordinator's records.
+    def messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> Address:
+        """Return the parties' keys, after every message of every round was compared with its record."""
+        keys = {member.name: public_key_of(member.identity) for member in members.members}
+        address = Address(me=members.coordinator.name, coordinator=members.coordinator.name, keys=keys)
+        count = check_key_messages(plan, self._evidence("keys/messages", address))
+        for record in records:
+            evidence = self._evidence(f"rounds/{record.round:04d}/messages", address)
+            count += check_messages(record, plan, evidence)
+        self._say(8, f"messages: {count} signed by institutions, they agree with the records; a quorum voted each time")
+        return address
+
+    # (10) The coordinator's log holds what the job relied on, as the institution and every other member were shown it.
+    def log(self, plan: TrainingPlan, address: Address, rounds: int) -> int:
+        """Return how many entries the log has, to the last checkpoint."""
+        where = [f"rounds/{number:04d}" for number in range(1, rounds + 1)]
+        with step(10, LOG):
+            logged = Logged(
+                alliance=plan.alliance,
+                job=plan.job,
+                address=address,
+                members=self._read(MEMBERS),
+                plan=self._read(PLAN),
+                records=[self._read(f"{name}/record.dsse.json") for name in where],
+                messages=[self._files(f"{name}/messages") for name in where],
+            )
+            entries = check_log(self._files(LOG), logged)
+        self._say(10, f"log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
+        return entries
+
+    def _below(self, where: str) -> tuple[str, ...]:
+        """Return what lies below a folder, by its name there."""
+        first = bisect.bisect(self._names, f"{where}/")
+        end = bisect.bisect(self._names, f"{where}0")  # the sign after the slash
+        return tuple(name[len(where) + 1 :] for name in self._names[first:end])
+
+    def _files(self, where: str) -> dict[str, bytes]:
+        return {name: self._read(f"{where}/{name}") for name in self._below(where)}
+
+    def _read(self, name: str) -> bytes:
+        return self._source.read(name)
+
+    def _evidence(self, where: str, address: Address) -> Evidence:
+        with step(8, where):
+            files = self._files(where)
+        return Evidence(where=where, address=address, files=files)
+
+
+class _InstitutionSteps(JobSteps):
+    """All steps, of an institution's evidence of one job."""
 
     def run(self, root: str | None) -> Findings:
         institution, signer = self._manifest()
-        root_key = self._root(root)
-        members = self._members(root_key, institution, signer)
-        plan, plan_digest = self._plan(members, institution)
+        root_key = self.root(root)
+        members = self.members(root_key, institution, signer, "institution")
+        plan, plan_digest = self.plan(members, institution)
         policy = self._policy(plan, members, institution, signer)
         approved = self._approvals(plan_digest, policy)
         ledger = self._ledger(policy, signer)
-        records = self._rounds(members, plan, plan_digest, ledger)
-        address = self._messages(members, plan, records)
+        records = self.rounds(members, plan, plan_digest, ledger)
+        address = self.messages(members, plan, records)
         report, costs = self._epsilon(plan, plan_digest, policy, ledger, records, signer)
-        entries = self._log(plan, address, len(records))
+        entries = self.log(plan, address, len(records))
+        software = self._software(plan)
         return Findings(
             institution=institution,
             key=digest_of(signer),
@@ -156,6 +286,7 @@ class _Audit:
             upload_bytes={upload.member: upload.length for upload in records[-1].uploads}[institution],
             adapter_digest=report.adapter_digest,
             log_entries=entries,
+            software=software,
             sources=Sources(
                 report=report,
                 report_digest=digest_of(self._read(REPORT)),
@@ -172,52 +303,11 @@ class _Audit:
         manifest = check_manifest(self._source)
         self._names = tuple(file.name for file in manifest.files)
         listed = set(self._names)
-        for name in (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE):
+        for name in (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE, SOFTWARE):
             if name not in listed:
                 raise EvidenceRefused(f"step 1, {name}: is missing, every evidence folder has it")
         self._say(1, f"manifest: {len(listed)} files, unchanged since {manifest.institution} signed")
         return manifest.institution, public_key_of(manifest.key)
-
-    # (2) The root key must be the one whose fingerprint the auditor got by another way.
-    def _root(self, expected: str | None) -> bytes:
-        with step(2, ROOT):
-            key = decode(AllianceRoot, self._read(ROOT)).public
-            if expected is not None and digest_of(key) != expected:
-                raise NotAuthentic(f"fingerprint {digest_of(key)}, expected {expected}")
-        compared = "as expected" if expected is not None else "NOT COMPARED: ask the alliance for its fingerprint"
-        self._say(2, f"root key {digest_of(key)}: {compared}")
-        return key
-
-    # (3) The root signed the members' list, and the manifest's key is the institution's in that list.
-    def _members(self, root: bytes, institution: str, signer: bytes) -> AllianceMembers:
-        with step(3, MEMBERS):
-            members = open_document(self._read(MEMBERS), AllianceMembers, public_key=root)
-            known = {member.name: public_key_of(member.identity) for member in members.members}
-            roles = {member.name: member.role for member in members.members}
-            if roles.get(institution) != "institution":
-                raise NotAuthentic(f"{institution}, who signed the manifest, is not among its institutions")
-            if known[institution] != signer:
-                raise NotAuthentic(
-                    f"{institution} has key {digest_of(known[institution])}, the manifest is signed "
-                    f"with {digest_of(signer)}"
-                )
-        self._say(3, f"members: {len(members.members)} of alliance {members.alliance}, {institution} among them")
-        return members
-
-    # (4) The coordinator signed the plan; institution and fellow members are in the alliance.
-    def _plan(self, members: AllianceMembers, institution: str) -> tuple[TrainingPlan, str]:
-        with step(4, PLAN):
-            data = self._read(PLAN)
-            plan = open_document(data, TrainingPlan, public_key=public_key_of(members.coordinator.identity))
-            if plan.alliance != members.alliance:
-                raise NotAuthentic(f"of alliance {plan.alliance}, expected {members.alliance}")
-            institutions = {member.name for member in members.members if member.role == "institution"}
-            if strangers := sorted(set(plan.names) - institutions):
-                raise NotAuthentic(f"{strangers[0]} is not an institution of the alliance")
-            if institution not in plan.names:
-                raise NotAuthentic(f"{institution} is not a member of the job")
-        self._say(4, f"plan: job {plan.job}, {plan.rounds} rounds, {len(plan.names)} members")
-        return plan, digest_of(data)
 
     # (5) The institution signed its policy, and the policy allows unit, delta, members and model of the plan.
     def _policy(
@@ -247,54 +337,9 @@ class _Audit:
     # (6) The ledger is whole: signatures, sequence, chain, owner.
     def _ledger(self, policy: InstitutionPolicy, signer: bytes) -> Ledger:
         with step(6, LEDGER):
-            data = self._read(LEDGER)
-            if data and not data.endswith(b"\n"):
-                raise NotAuthentic("the last line is torn")
-            ledger = verify_chain(
-                data.split(b"\n")[:-1],
-                open_entry=lambda line: open_document(line, LedgerEntry, public_key=signer),
-                institution=policy.institution,
-                dataset=policy.dataset,
-            )
+            ledger = read_ledger(self._read(LEDGER), policy, signer)
         self._say(6, f"ledger: {len(ledger.entries)} entries, chained and signed")
         return ledger
-
-    # (7) A record for each round, in order; a charge for each round, and no charge that is not the plan's.
-    def _rounds(
-        self, members: AllianceMembers, plan: TrainingPlan, plan_digest: str, ledger: Ledger
-    ) -> tuple[RoundRecord, ...]:
-        with step(7, LEDGER):
-            charges = charges_of(plan, plan_digest, ledger)
-        with step(7, "rounds"):
-            found = sorted({name.split("/")[0] for name in self._below("rounds")})
-            count = plan.rounds if plan.evaluation is None else min(len(found), plan.rounds)
-            if found != [f"{number:04d}" for number in range(1, count + 1)]:
-                raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
-        key, records, previous = public_key_of(members.coordinator.identity), [], None
-        for number in range(1, count + 1):
-            name = f"rounds/{number:04d}/record.dsse.json"
-            with step(7, name):
-                data = self._read(name)
-                record = open_document(data, RoundRecord, public_key=key)
-                check_record(record, plan, plan_digest, number, previous)
-                check_charged(record, ledger, charges)
-            previous = digest_of(data)
-            records.append(record)
-        with step(7, "rounds"):
-            check_ending(plan, records)
-        self._say(7, f"rounds: {len(records)} records, chained; each was charged before its upload")
-        return tuple(records)
-
-    # (8) The institutions' own signatures say the same as the coordinator's records.
-    def _messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> Address:
-        keys = {member.name: public_key_of(member.identity) for member in members.members}
-        address = Address(me=members.coordinator.name, coordinator=members.coordinator.name, keys=keys)
-        count = check_key_messages(plan, self._evidence("keys/messages", address))
-        for record in records:
-            evidence = self._evidence(f"rounds/{record.round:04d}/messages", address)
-            count += check_messages(record, plan, evidence)
-        self._say(8, f"messages: {count} signed by institutions, they agree with the records; a quorum voted each time")
-        return address
 
     # (9) Recompute epsilon from the events; do not read it from the report.
     def _epsilon(
@@ -332,39 +377,28 @@ class _Audit:
         )
         return report, costs
 
-    # (10) The coordinator's log holds what the job relied on, as the institution and every other member were shown it.
-    def _log(self, plan: TrainingPlan, address: Address, rounds: int) -> int:
-        where = [f"rounds/{number:04d}" for number in range(1, rounds + 1)]
-        with step(10, LOG):
-            logged = Logged(
-                alliance=plan.alliance,
-                job=plan.job,
-                address=address,
-                members=self._read(MEMBERS),
-                plan=self._read(PLAN),
-                records=[self._read(f"{name}/record.dsse.json") for name in where],
-                messages=[self._files(f"{name}/messages") for name in where],
-            )
-            entries = check_log(self._files(LOG), logged)
-        self._say(10, f"log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
-        return entries
+    # (11) The institution says with what it ran, and that the base model had the plan's files.
+    def _software(self, plan: TrainingPlan) -> str:
+        with step(11, SOFTWARE):
+            version, packages = check_software(self._read(SOFTWARE), plan)
+        self._say(11, f"software: fl-alliance {version}, {packages} packages; the base model is the plan's")
+        return version
 
-    def _below(self, where: str) -> tuple[str, ...]:
-        """Return what lies below a folder, by its name there."""
-        first = bisect.bisect(self._names, f"{where}/")
-        end = bisect.bisect(self._names, f"{where}0")  # the sign after the slash
-        return tuple(name[len(where) + 1 :] for name in self._names[first:end])
 
-    def _files(self, where: str) -> dict[str, bytes]:
-        return {name: self._read(f"{where}/{name}") for name in self._below(where)}
+def read_ledger(data: bytes, policy: InstitutionPolicy, signer: bytes) -> Ledger:
+    """Return the ledger in `data`, a signed entry in each line, of the owner of `policy` with the raw key `signer`.
 
-    def _read(self, name: str) -> bytes:
-        return self._source.read(name)
-
-    def _evidence(self, where: str, address: Address) -> Evidence:
-        with step(8, where):
-            files = self._files(where)
-        return Evidence(where=where, address=address, files=files)
+    Raises:
+        NotAuthentic, LedgerBroken: a line is torn, not signed, or not the next of its chain.
+    """
+    if data and not data.endswith(b"\n"):
+        raise NotAuthentic("the last line is torn")
+    return verify_chain(
+        data.split(b"\n")[:-1],
+        open_entry=lambda line: open_document(line, LedgerEntry, public_key=signer),
+        institution=policy.institution,
+        dataset=policy.dataset,
+    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import base64
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -330,10 +330,20 @@ class Coordinator:
 
 def state_after(job: machine.Job, address: Address, events: Sequence[tuple[str, bytes]]) -> machine.State:
     """Return the state that the journal's `events` of `job` make; two at its head are the job, and what was shown."""
-    state, _ = machine.start(_with_shown(job, events))
-    for kind, body in events[2:]:
-        state, _ = machine.step(state, _from_journal(address, kind, body))
+    *_, (_, state, _) = replayed(job, address, events)
     return state
+
+
+def replayed(
+    job: machine.Job, address: Address, events: Sequence[tuple[str, bytes]]
+) -> Iterator[tuple[machine.Event | None, machine.State, tuple[machine.Effect, ...]]]:
+    """Yield each event of the journal (None: the start), the state after it, and what it made the coordinator do."""
+    state, effects = machine.start(_with_shown(job, events))
+    yield None, state, effects
+    for kind, body in events[2:]:
+        event = _from_journal(address, kind, body)
+        state, effects = machine.step(state, event)
+        yield event, state, effects
 
 
 def _with_shown(job: machine.Job, events: Sequence[tuple[str, bytes]]) -> machine.Job:

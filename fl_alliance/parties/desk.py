@@ -25,10 +25,12 @@ from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.accounts import Accounts
 from fl_alliance.parties.adder import signed_pieces
+from fl_alliance.parties.audit_software import SOFTWARE
 from fl_alliance.parties.files import sync_folder, write_atomically
 from fl_alliance.parties.heads import heads_in_evidence
 from fl_alliance.parties.once import Once
 from fl_alliance.parties.release import ModelReleaser
+from fl_alliance.parties.sbom import bill_of_materials
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.documents import AllianceMembers
 from fl_alliance.protocol.evaluation import score_of
@@ -440,6 +442,8 @@ class InstitutionDesk:
         _clear_replaced(self.home.adapter)
         if not work.last:
             return None, None
+        bill = bill_of_materials(self.plan, moment=work.record.time)
+        write_atomically(self.home.evidence / SOFTWARE, bill)
         report = self._accounts.report(self.plan, self._digest, self.home.evidence, work.record)
         if self._releaser is not None:  # a stand-in's adapter is no model
             self._releaser.write(self.home.adapter, self.plan, self._digest, self.home.evidence, work.record)

@@ -28,6 +28,7 @@ from fl_alliance.parties.log_book import LogBook
 from fl_alliance.parties.mail import Address
 from fl_alliance.parties.monitoring import watched_coordinator, watched_institution
 from fl_alliance.parties.proposals import Proposals
+from fl_alliance.parties.refusals import keeping_refusals
 from fl_alliance.parties.roster import roster_of
 from fl_alliance.parties.service import CoordinatorService, Stop, note_the_end
 from fl_alliance.parties.transparency import CoordinatorLog
@@ -487,4 +488,4 @@ def institution_with(
         tell=tell,
         watch=watch,
     )
-    return shell.handle
+    return keeping_refusals(home, shell.handle)

@@ -34,7 +34,7 @@ def decode(kind: type[M] | TypeAdapter[M], data: bytes, *, limit: int = MAX_MESS
         raise MalformedMessage(f"{len(data)} bytes, at most {limit} are accepted")
     adapter: TypeAdapter[M] = kind if isinstance(kind, TypeAdapter) else _adapter(kind)
     try:
-        json.loads(data, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
+        _json(data)
         message = adapter.validate_json(data)
         canonical = encode(message)
     except (ValueError, RecursionError, rfc8785.CanonicalizationError) as error:
@@ -48,6 +48,20 @@ def decode(kind: type[M] | TypeAdapter[M], data: bytes, *, limit: int = MAX_MESS
 def _adapter(kind: type[M]) -> TypeAdapter[M]:
     """Making one takes longer than to decode a small message with it."""
     return TypeAdapter(kind)
+
+
+def plain_json(data: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> Any:
+    """Return the JSON value in `data`, a document of another's format (MalformedMessage: it is none, or has twins)."""
+    if len(data) > limit:
+        raise MalformedMessage(f"{len(data)} bytes, at most {limit} are accepted")
+    try:
+        return _json(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(_reason(error)) from None
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
 
 
 def _reason(error: Exception) -> str:

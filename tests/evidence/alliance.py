@@ -7,6 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_alliance.evidence.keys import IdentityKey
+from fl_alliance.parties.sbom import Package, bill_of
 from fl_alliance.protocol.documents import AllianceMember, AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import (
@@ -61,6 +62,12 @@ def plan_of(**changes: Any) -> TrainingPlan:
         "max_tokens": 64,
     }
     return TrainingPlan(**(fields | changes))
+
+
+def bill_for(plan: TrainingPlan) -> bytes:
+    """A bill of materials that is the same on every machine."""
+    packages = (Package("dp-accounting", "0.6.0", digest_of(b"RECORD")), Package("torch", "2.13.0", None))
+    return bill_of(plan, 1_800_000_000, python="3.11.9", sources=digest_of(b"sources"), packages=packages)
 
 
 def policy_of(**changes: Any) -> InstitutionPolicy:

@@ -23,7 +23,7 @@ from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.ledger_file import LedgerFile
-from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
+from tests.evidence.alliance import bill_for, key_of, members_of, plan_of, policy_of
 
 ME = "lagos"
 NOW = 1_800_000_000
@@ -79,6 +79,7 @@ class Folder:
             record = self.round(number, previous)
             self.show(number, record_entry(self.plan.job, number, record))
             previous = digest_of(record)
+        self.write("software.cdx.json", bill_for(self.plan))
         self.report()
         write_manifest(self.path, key_of(ME), institution=ME)
         return self.path

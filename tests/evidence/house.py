@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fl_alliance.evidence.keys import AllianceRoot
+from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.bundles import Wanted, institution_bundle
-from tests.evidence.alliance import key_of
+from fl_alliance.protocol.codec import encode
+from tests.evidence.alliance import key_of, members_of, policy_of
 from tests.evidence.folder import ME, NOW, Folder
 
 
@@ -18,8 +21,12 @@ class House:
         (home / "keys").mkdir(parents=True)
         key_of(ME).save(home / "keys" / "identity.key")
         (home / "institution.toml").write_text(
-            f'name = "{ME}"\nalliance = "clinics"\ncoordinator = "office:9443"\nmodel_folder = "TODO"\n'
+            f'name = "{ME}"\nalliance = "clinics"\ncoordinator = "office:9443"\nmodel_folder = "model"\n'
+            '[data]\nname = "cases"\npath = "cases.jsonl"\nunit_column = "patient"\n'
         )
+        (home / "root.pub.json").write_bytes(encode(AllianceRoot(key=key_of("root").public_text)))
+        (home / "members.dsse.json").write_bytes(sign_document(key_of("root"), members_of()))
+        (home / "policy.dsse.json").write_bytes(sign_document(key_of(ME), policy_of()))
         self.last: Folder | None = None
 
     def evidence(self, job: str) -> Path:
@@ -31,6 +38,7 @@ class House:
             folder.log, folder.book = self.last.log, self.last.book
             folder.write("ledger.jsonl", (self.last.path / "ledger.jsonl").read_bytes())
         folder.build()
+        (self.home / "ledger.jsonl").write_bytes((folder.path / "ledger.jsonl").read_bytes())
         self.last = folder
         return folder
 

@@ -42,7 +42,7 @@ def copy(honest: Path, tmp_path: Path) -> Path:
 def test_an_honest_folder_passes_with_every_step_said(honest: Path) -> None:
     said: list[str] = []
     findings = verify_evidence(honest, root=ROOT, say=said.append)
-    assert [line.split()[0] for line in said] == [f"({step})" for step in range(1, 11)]
+    assert [line.split()[0] for line in said] == [f"({step})" for step in range(1, 12)]
     assert (findings.institution, findings.job, findings.rounds, findings.charges) == (ME, "job-1", 2, 2)
     assert 0 < findings.costs.job_pld <= findings.costs.job_rdp
     assert findings.root_compared

@@ -17,7 +17,7 @@ from fl_alliance.parties.audit_inputs import audited
 from fl_alliance.parties.bundles import Wanted, institution_bundle
 from fl_alliance.protocol.documents import EvidenceBundle, ManifestFile
 from fl_alliance.protocol.ids import digest_of
-from tests.evidence.alliance import key_of
+from tests.evidence.alliance import key_of, policy_of
 from tests.evidence.folder import ME, NOW
 from tests.evidence.house import House
 
@@ -53,16 +53,16 @@ def written(place: Path, files: dict[str, bytes]) -> Path:
     return place
 
 
-def resigned(place: Path, files: dict[str, bytes], *, signer: str = ME, **changes: Any) -> Path:
-    """An archive of `files` with a new list of them: whoever has the key can sign what he likes."""
-    before = peek_document(files[BUNDLE], EvidenceBundle)
-    own = {name: data for name, data in files.items() if name.endswith(MANIFEST) or not name.startswith("jobs/")}
+def resigned(place: Path, content: dict[str, bytes], *, signer: str = ME, **changes: Any) -> Path:
+    """An archive of `content` with a new list of them: whoever has the key can sign what he likes."""
+    before = peek_document(content[BUNDLE], EvidenceBundle)
+    own = {name: data for name, data in content.items() if name.endswith(MANIFEST) or not name.startswith("jobs/")}
     listed = tuple(
         ManifestFile(name=n, digest=digest_of(data), length=len(data)) for n, data in sorted(own.items()) if n != BUNDLE
     )
     fields = {"files": listed, "key": key_of(signer).public_text, **changes}
     document = before.model_copy(update=fields)
-    return written(place, files | {BUNDLE: sign_document(key_of(signer), document)})
+    return written(place, content | {BUNDLE: sign_document(key_of(signer), document)})
 
 
 def test_a_bundle_of_all_jobs_holds_step_by_step(bundle: Path) -> None:
@@ -73,9 +73,10 @@ def test_a_bundle_of_all_jobs_holds_step_by_step(bundle: Path) -> None:
         (given,) = audit.inputs
         assert given.bundle is not None
         assert (given.bundle.party, given.bundle.jobs) == (ME, ("job-1", "job-2"))
-        assert [step.number for step in given.steps] == [0, 1]
+        assert [step.number for step in given.steps] == [0, 1, 2, 3, 6, 12]
+        assert {step.number for step in audit.together} == {13, 14}
         for job in given.jobs:
-            assert [step.number for step in job.steps] == list(range(1, 11))
+            assert [step.number for step in job.steps] == list(range(1, 12))
             assert job.findings is not None
             assert job.findings.job == job.job
     assert said[0].startswith("(0) archive: ")
@@ -91,8 +92,10 @@ def test_the_same_evidence_gives_the_same_bytes(house: House, bundle: Path, tmp_
 def test_what_is_bundled_is_the_folder_as_it_lies_there(house: House, tmp_path: Path) -> None:
     found = files_of(house.bundle(tmp_path / "one.zip", "job-2"))
     folder = house.evidence("job-2")
+    beside = {name for name in found if not name.startswith("jobs/")}
+    assert beside == {BUNDLE, "ledger.jsonl", "members.dsse.json", "policy.dsse.json", "root.pub.json"}
     there = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert {name.removeprefix("jobs/job-2/"): data for name, data in found.items() if name != BUNDLE} == there
+    assert {name.removeprefix("jobs/job-2/"): data for name, data in found.items() if name not in beside} == there
 
 
 def test_a_period_is_by_the_day_of_the_report(house: House, tmp_path: Path) -> None:
@@ -172,25 +175,43 @@ def test_one_refused_job_does_not_hide_what_the_others_show(bundle: Path, tmp_pa
 
 def test_a_bundle_that_a_stranger_signed_is_refused(bundle: Path, tmp_path: Path) -> None:
     """Each job holds: it is the institution's own. The list around them is not."""
-    found = refusals(resigned(tmp_path / "lie.zip", files_of(bundle), signer="lima"))
-    right, wrong = key_of(ME).keyid, key_of("lima").keyid
-    assert found == [f"step 3, bundle.dsse.json: key is {wrong}, must be {right}"] * 2
+    (found,) = refusals(resigned(tmp_path / "lie.zip", files_of(bundle), signer="berlin"))
+    right, wrong = key_of(ME).keyid, key_of("berlin").keyid
+    assert found == f"step 3, members.dsse.json: lagos has key {right}, the bundle is signed with {wrong}"
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"party": "lima"}, "party is lima, must be lagos"),
-        ({"alliance": "schools"}, "alliance is schools, must be clinics"),
+        ({"party": "oslo"}, "oslo is no institution of the alliance"),
+        ({"party": "office"}, "office is no institution of the alliance"),
+        ({"role": "coordinator"}, "lagos is no coordinator of the alliance"),
+        ({"alliance": "schools"}, "of alliance clinics, the bundle is of schools"),
     ],
 )
 def test_a_bundle_under_another_name_is_refused(
     bundle: Path, tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
-    assert (
-        refusals(resigned(tmp_path / "lie.zip", files_of(bundle), **changes))
-        == [f"step 3, bundle.dsse.json: {why}"] * 2
+    files = files_of(bundle)
+    if "role" in changes:  # whose list names every file
+        changes = changes | {"files": described(files)}
+    assert refusals(resigned(tmp_path / "lie.zip", files, **changes)) == [f"step 3, members.dsse.json: {why}"]
+
+
+def described(files: dict[str, bytes]) -> tuple[ManifestFile, ...]:
+    return tuple(
+        ManifestFile(name=name, digest=digest_of(data), length=len(data))
+        for name, data in sorted(files.items())
+        if name != BUNDLE
     )
+
+
+def test_anothers_jobs_in_ones_own_bundle_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """Lima's name, key, policy and empty ledger around what lagos did."""
+    policy = sign_document(key_of("lima"), policy_of(institution="lima"))
+    files = files_of(bundle) | {"policy.dsse.json": policy, "ledger.jsonl": b""}
+    found = refusals(resigned(tmp_path / "lie.zip", files, signer="lima", party="lima"))
+    assert found == [f"step 3, jobs/{job}/{MANIFEST}: party is lagos, must be lima" for job in ("job-1", "job-2")]
 
 
 def test_a_job_under_another_jobs_name_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -198,13 +219,28 @@ def test_a_job_under_another_jobs_name_is_refused(bundle: Path, tmp_path: Path) 
     files = {name: data for name, data in files_of(bundle).items() if not name.startswith("jobs/job-2/")}
     twice = files | {name.replace("job-1", "job-2"): data for name, data in files.items()}
     (refusal,) = refusals(resigned(tmp_path / "lie.zip", twice))
-    assert refusal == "step 3, bundle.dsse.json: job is job-2, must be job-1"
+    assert refusal == "step 4, jobs/job-2/plan.dsse.json: job is job-1, must be job-2"
 
 
-def test_another_root_is_refused_in_each_job(bundle: Path) -> None:
-    found = refusals(bundle, root=digest_of(b"another"))
-    assert len(found) == 2
-    assert found[0].startswith("step 2, jobs/job-1/root.pub.json: fingerprint")
+def test_a_ledger_that_leaves_a_charge_out_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """Whoever shortens the ledger that stands for to-day contradicts that of his last job."""
+    files = files_of(bundle)
+    short = b"".join(files["ledger.jsonl"].splitlines(keepends=True)[:-1])
+    lie = resigned(tmp_path / "lie.zip", files | {"ledger.jsonl": short})
+    assert refusals(lie) == [f"step 14, ledger.jsonl: {lie} holds 3 entries, {lie} (job-2), which is older, holds 4"]
+
+
+def test_another_root_is_refused(bundle: Path) -> None:
+    (found,) = refusals(bundle, root=digest_of(b"another"))
+    assert found.startswith("step 2, root.pub.json: fingerprint")
+
+
+def test_what_nobody_compared_is_said_to_be_so(bundle: Path) -> None:
+    said: list[str] = []
+    with audited([bundle], root=None, say=said.append) as audit:
+        assert audit.holds
+        assert all(job.findings is not None and not job.findings.root_compared for job in audit.inputs[0].jobs)
+    assert sum("NOT COMPARED" in line for line in said) == 3
 
 
 # ---- the command

@@ -29,7 +29,7 @@ from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import Member, TrainingPlan
 from fl_alliance.store.blobs import FolderBlobs
 from fl_alliance.store.ledger_file import LedgerFile
-from tests.evidence.alliance import key_of, members_of, plan_of, policy_of
+from tests.evidence.alliance import bill_for, key_of, members_of, plan_of, policy_of
 
 NAMES = ("berlin", "lagos", "lima", "oslo")
 ROUND_SECONDS = 3600
@@ -89,6 +89,7 @@ class _Job:
         self.write("root.pub.json", encode(AllianceRoot(key=key_of("root").public_text)))
         self.write("members.dsse.json", self.paper.members)
         self.write("plan.dsse.json", self.plan_bytes)
+        self.write("software.cdx.json", bill_for(self.plan))
         for name in self.names:
             self.write("policy.dsse.json", sign_document(key_of(name), self.paper.policies[name]), name)
         self.say(NAMES, 0, "keys/messages", m.KeyAccepted, key_fingerprint=digest_of(b"he"))

@@ -223,6 +223,26 @@ def test_of_two_histories_or_a_changed_folder_there_is_no_report(folders: list[P
 # ---- pictures
 
 
+def test_pictures_show_the_facts(given: list[Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(alliance_figures, "drawn", lambda figure, *_: drawn.append(figure) or Figure(b"<svg/>", "", ""))
+    short = [_without_upload(part, "lima") if part.report.job == "triage" else part for part in given]
+    facts = alliance_facts_of(short)
+    alliance_document_of(facts, root=ROOT, language="en", pictures="svg")
+    part, caps, together = (figure.axes[0] for figure in drawn)
+    rounds = [(box.get_y() + box.get_height() / 2, sum(box.get_facecolor()[:3]) == 0) for box in part.patches]
+    names = [label.get_text() for label in part.get_yticklabels()]
+    assert [names[round(place)] for place, black in rounds if not black] == ["lima"]
+    assert len(rounds) == 3 * 3
+    assert [bar.get_width() for bar in caps.patches[1::2]] == [dataset.total.percent for dataset in facts.datasets]
+    lines = {line.get_label(): list(line.get_ydata()) for line in together.lines[:3]}
+    assert {dataset.title for dataset in facts.datasets} == set(lines)
+    for dataset in facts.datasets:
+        last = 100 * float(dataset.moments[-1].dataset) / float(dataset.total.cap)
+        assert lines[dataset.title][-1] == pytest.approx(last)
+    assert set(together.lines[3].get_ydata()) == {100}
+
+
 def _renamed(part: Sources, name: str) -> Sources:
     return replace(part, report=part.report.model_copy(update={"institution": name}))
 

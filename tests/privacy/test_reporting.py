@@ -251,6 +251,24 @@ def test_no_word_of_a_picture_is_cut(sources: Sources, language: str, monkeypatc
         assert inside.y1 <= height
 
 
+def test_pictures_show_the_facts(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = facts_of(sources)
+    assert facts.trade_off is not None
+    trade_off, budget, time = (figure.axes[0] for figure in drawn(sources, "en", monkeypatch))
+    guess, best, gaussian = (line.get_xydata() for line in trade_off.lines)
+    assert all(alpha + beta == pytest.approx(1) for alpha, beta in guess)
+    assert all(beta == pytest.approx(float(facts.trade_off.beta(float(alpha)))) for alpha, beta in best)
+    assert all(low[1] <= high[1] + 1e-3 for low, high in zip(gaussian, best[1:-1], strict=True))
+    black = [bar.get_width() for bar in budget.patches[1::2]]
+    assert black == [gauge.percent for gauge in facts.gauges]
+    assert [text.get_text().split()[-2] for text in budget.texts] == [str(gauge.percent) for gauge in facts.gauges]
+    dataset, year, ends, cap, year_cap = (list(line.get_ydata()) for line in time.lines)
+    assert dataset == [float(moment.dataset) for moment in facts.moments]
+    assert year == [float(moment.year) for moment in facts.moments]
+    assert ends == [float(facts.costs.dataset_pld)]
+    assert (cap[0], year_cap[0]) == (12, 10)
+
+
 def test_without_matplotlib_the_page_says_so_and_the_pdf_says_what_to_install(
     sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fl_alliance.errors import BadConfig, EvidenceRefused, NotAuthentic
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document, sign_document
-from fl_alliance.parties.audit_inputs import audited
+from fl_alliance.parties.audit_inputs import InputAudit, audited
 from fl_alliance.parties.auditor import MEMBERS, PAGE, Findings
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.privacy.reporting.alliance import alliance_document_of
@@ -21,7 +21,7 @@ from fl_alliance.privacy.reporting.alliance_facts import alliance_facts_of
 from fl_alliance.privacy.reporting.content import document_of
 from fl_alliance.privacy.reporting.document import Document
 from fl_alliance.privacy.reporting.empirical import read_empirical
-from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.privacy.reporting.facts import RefusedPlan, Sources
 from fl_alliance.privacy.reporting.figures import Kind, kind_for
 from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.pdf import pdf_of
@@ -44,6 +44,12 @@ class Verified:
     """Digests of the pages that lie in it, with the institution whose manifest has each."""
     members: AllianceMembers
     """The newest list in it, signed by the root."""
+
+    @property
+    def alone(self) -> Verified:
+        """The same without what bundles hold beside their jobs: as from folders."""
+        found = [replace(one, sources=replace(one.sources, refused=None)) for one in self.found]
+        return replace(self, found=tuple(found))
 
     @property
     def reports(self) -> tuple[str, ...]:
@@ -119,8 +125,9 @@ def verified(
     with audited(places, root=root, say=say) as audit:
         if not audit.holds:
             raise EvidenceRefused(audit.refusals[0])
-        parts = [part for given in audit.inputs for part in given.jobs if job in (None, part.job)]
-        found = tuple(part.findings for part in parts if part.findings is not None)
+        held = [(given, part) for given in audit.inputs for part in given.jobs if job in (None, part.job)]
+        parts = [part for _, part in held if part.findings is not None]
+        found = tuple(_known(part.findings, given) for given, part in held if part.findings is not None)
         if not found:
             raise BadConfig(f"evidence: {'no job' if job is None else f'no job {job}'} is in {_list(places)}")
         pages = [part.files.digest(PAGE) for part in parts]
@@ -130,6 +137,16 @@ def verified(
             dict(zip(pages, (one.institution for one in found), strict=True)),
             max(lists, key=lambda members: members.serial),
         )
+
+
+def _known(findings: Findings, given: InputAudit) -> Findings:
+    """Return what a job's evidence shows, with what the bundle that holds it shows beside."""
+    if given.standing is None:
+        return findings
+    refused = tuple(
+        RefusedPlan(findings.institution, one.job, one.error, one.reason) for one in given.standing.refusals
+    )
+    return replace(findings, sources=replace(findings.sources, refused=refused))
 
 
 def maker_of(evidence: Verified, *, empirical: Path | None, say: Callable[[str], None]) -> Maker:

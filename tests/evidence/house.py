@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 from fl_alliance.evidence.keys import AllianceRoot
 from fl_alliance.evidence.sign import sign_document
 from fl_alliance.parties.bundles import Wanted, institution_bundle
+from fl_alliance.parties.mail import Address, write_answer, write_request
+from fl_alliance.parties.refusals import keeping_refusals
+from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.ids import digest_of
 from tests.evidence.alliance import key_of, members_of, policy_of
 from tests.evidence.folder import ME, NOW, Folder
 
@@ -41,6 +46,20 @@ class House:
         (self.home / "ledger.jsonl").write_bytes((folder.path / "ledger.jsonl").read_bytes())
         self.last = folder
         return folder
+
+    def refuse(self, job: str, error: str, reason: str) -> None:
+        """Keep a plan that was refused, as `keeping_refusals` does; some job must have been finished before."""
+        assert self.last is not None
+        where = {"alliance": "clinics", "job": job, "round": 0}
+        plan, members, shown = (
+            base64.b64encode(data).decode()
+            for data in (self.last.plan_bytes, (self.home / "members.dsse.json").read_bytes(), self.last.shown)
+        )
+        asked = m.Proposal(**where, plan=plan, members=members, last_seen=None, checkpoint=shown)
+        request = write_request(Address("office", "office", {}), key_of("office"), ME, asked)
+        said = m.Refusal(**where, request_digest=digest_of(encode(asked)), error=error, reason=reason)
+        answer = write_answer(Address(ME, "office", {}), key_of(ME), said)
+        keeping_refusals(self.home, lambda _: answer)(request)
 
     def bundle(self, out: Path, *jobs: str) -> Path:
         institution_bundle(self.home, out, Wanted(jobs=jobs), clock=lambda: NOW + 200)

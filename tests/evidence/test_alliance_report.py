@@ -22,7 +22,7 @@ from fl_alliance.privacy.reporting import alliance_figures
 from fl_alliance.privacy.reporting.alliance import alliance_document_of
 from fl_alliance.privacy.reporting.alliance_facts import alliance_facts_of
 from fl_alliance.privacy.reporting.document import Document, Figure
-from fl_alliance.privacy.reporting.facts import Sources
+from fl_alliance.privacy.reporting.facts import RefusedPlan, Sources
 from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.words import languages
 from fl_alliance.protocol.ids import decimal_text, digest_of
@@ -151,6 +151,17 @@ def test_a_round_that_was_charged_in_vain_is_named_with_its_institution(given: l
     assert "triage: lagos: Round 9: charged (entry 7), and no sum was opened." in text
 
 
+def test_refused_plans_of_all_bundles_are_told_once(given: list[Sources]) -> None:
+    greedy = RefusedPlan("lagos", "greedy", "BudgetExceeded", "epsilon 9 is above epsilon_per_job 8")
+    early = RefusedPlan("berlin", "early", "PolicyRefused", "unit visit is not among those allowed: patient")
+    known = [replace(given[0], refused=(early,)), replace(given[1], refused=(greedy,)), given[2]]
+    text = text_of([*known, replace(given[4], refused=(greedy,)), given[3]])
+    assert re.search(r"\|early\|\|+berlin\|\|+PolicyRefused\|\|+unit visit is not among", text)
+    assert re.search(r"early\|.*\|greedy\|\|+lagos\|\|+BudgetExceeded\|", text, re.DOTALL)
+    assert text.count("BudgetExceeded") == 1
+    assert "made from a folder without them" in text_of(given)
+
+
 # ---- evidence that contradicts itself
 
 
@@ -263,9 +274,9 @@ def test_no_word_of_a_picture_is_cut(
             for n in range(30)
         ]
         named = replace(facts.datasets[0], newest=_renamed(facts.datasets[0].newest, "a-clinic-" * 7))
-        facts = replace(facts, jobs=tuple(jobs), datasets=(named, *facts.datasets * 8))
+        facts = replace(facts, jobs=tuple(jobs), datasets=(named, *facts.datasets * 20))
     alliance_document_of(facts, root=ROOT, language=language, pictures="svg")
-    assert len(drawn) == 3
+    assert len(drawn) == (6 if many else 3)
     for figure in drawn:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -274,6 +285,7 @@ def test_no_word_of_a_picture_is_cut(
         assert inside.y0 >= 0
         assert inside.x1 <= width
         assert inside.y1 <= height
+        assert height < 9.5, "a page of A4 has 10.3 inches between its margins"
 
 
 def test_the_page_is_black_and_white_and_reaches_nothing(given: list[Sources]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fl_alliance import cli
 from fl_alliance.errors import BadConfig, EvidenceRefused
+from fl_alliance.parties.audit_printed import check_printed
 from fl_alliance.parties.audit_report import write_report
 from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.protocol.ids import decimal_text
@@ -94,18 +95,46 @@ def test_of_evidence_that_was_changed_there_is_no_report(tmp_path: Path, file: s
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_bundle_gives_the_same_report_as_its_folder_and_several_jobs_one_of_all(tmp_path: Path) -> None:
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    """Two finished jobs."""
     house = House(tmp_path / "lagos")
     for job in ("job-1", "job-2"):
         house.job(job, rounds=1)
+    return house
+
+
+def test_a_bundle_gives_the_report_of_one_job_or_of_all(house: House, tmp_path: Path) -> None:
     bundle = house.bundle(tmp_path / "lagos.zip")
     report([bundle], tmp_path / "one.html", job="job-2")
-    report(house.evidence("job-2"), tmp_path / "same.html")
-    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+    report(house.evidence("job-2"), tmp_path / "folder.html")
+    one, folder = ((tmp_path / name).read_text() for name in ("one.html", "folder.html"))
+    assert "The bundle of evidence holds no plan that was refused." in one
+    assert "made from a folder without them" in folder
+    for name in ("one.html", "folder.html"):  # an institution prints its own from the folder
+        check_printed(tmp_path / name, [bundle], root=None, job="job-2", say=lambda _: None)
+    with pytest.raises(
+        EvidenceRefused, match=r"printed, one.html: says .*The bundle of evidence holds”, the evidence gives “"
+    ):
+        check_printed(tmp_path / "one.html", [house.evidence("job-2")], root=None, say=lambda _: None)
     assert report([bundle], tmp_path / "all.html")[-1].startswith("together: 1 institutions, 2 jobs")
     with pytest.raises(BadConfig, match=r"no job job-3 is in .*lagos.zip"):
         report([bundle], tmp_path / "none.html", job="job-3")
     assert not (tmp_path / "none.html").exists()
+
+
+def test_plans_that_were_refused_are_in_the_report_of_a_bundle(house: House, tmp_path: Path) -> None:
+    house.refuse("greedy", "BudgetExceeded", "this job: epsilon 9 is above epsilon_per_job 8")
+    bundle = house.bundle(tmp_path / "lagos.zip")
+    for name, job in (("one.html", "job-1"), ("all.html", None)):
+        report([bundle], tmp_path / name, job=job)
+        row = (
+            html.unescape((tmp_path / name).read_text())
+            .partition("Plans that were refused")[2]
+            .partition("</tbody>")[0]
+        )
+        cells = re.findall(r">([^<>]+)</t[hd]>", row.partition("<tbody>")[2])
+        assert cells == ["greedy", "lagos", "BudgetExceeded", "this job: epsilon 9 is above epsilon_per_job 8"]
 
 
 @pytest.mark.parametrize(

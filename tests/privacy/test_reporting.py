@@ -20,7 +20,7 @@ from fl_alliance.privacy.reporting import figures, pdf
 from fl_alliance.privacy.reporting.appendix import appendix
 from fl_alliance.privacy.reporting.content import MOST_ROWS, document_of
 from fl_alliance.privacy.reporting.document import Bullets, Document, Figure, Paragraph, Table
-from fl_alliance.privacy.reporting.facts import Sources, facts_of
+from fl_alliance.privacy.reporting.facts import RefusedPlan, Sources, facts_of
 from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.pdf import pdf_of
 from fl_alliance.privacy.reporting.words import languages
@@ -179,6 +179,26 @@ def test_a_member_without_an_upload_is_named(sources: Sources) -> None:
         update={"name": "oslo"}))})  # fmt: skip
     text = "\n".join(words_in(document_of(replace(sources, plan=plan), language="en", pictures=None)))
     assert "Round 1: no update of oslo in the sum." in text
+
+
+@pytest.mark.parametrize("language", languages())
+def test_plans_that_were_refused_are_told_with_their_reasons_or_that_nobody_knows(
+    sources: Sources, language: str
+) -> None:
+    def told(refused: tuple[RefusedPlan, ...] | None) -> str:
+        return "\n".join(words_in(document_of(replace(sources, refused=refused), language=language, pictures=None)))
+
+    plan = RefusedPlan("lagos", "greedy", "BudgetExceeded", "epsilon 9 is above epsilon_per_job 8 <b>")
+    text = told((plan,))
+    for word in ("lagos", "greedy", "BudgetExceeded", plan.reason):
+        assert f"\n{word}\n" in text
+    assert "greedy" not in told(())
+    assert len({told(None), told(()), text}) == 3
+    if language == "en":
+        assert "made from a folder without them" in told(None)
+        assert "holds no plan that was refused" in told(())
+    page = page_of(document_of(replace(sources, refused=(plan,)), language=language, pictures=None)).decode()
+    assert "epsilon_per_job 8 &lt;b&gt;" in page
 
 
 def test_of_a_long_job_first_and_last_rounds_are_shown_and_the_gap_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from fl_alliance.privacy.reporting import alliance_figures, figures
 from fl_alliance.privacy.reporting.alliance_facts import AllianceFacts, DataSet, SharedJob
 from fl_alliance.privacy.reporting.closing import assumptions, coverage
-from fl_alliance.privacy.reporting.content import day, gaps_of, no_pictures, shortened, when
+from fl_alliance.privacy.reporting.content import day, gaps_of, no_pictures, refused_plans, shortened, when
 from fl_alliance.privacy.reporting.document import Block, Bullets, Document, Paragraph, Section, Table
 from fl_alliance.privacy.reporting.words import Words, words_of
 from fl_alliance.protocol.ids import decimal_text
@@ -104,8 +104,10 @@ def _who(facts: AllianceFacts, kind: figures.Kind | None, _: Words) -> Section:
     )
     head = (_("Institution"), _("jobs"), _("rounds in the sum"), _("evidence here"))
     table = Table(_("Members of the jobs"), head, rows, frozenset({1, 2}), widths=(30, 12, 20, 38))
-    picture = no_pictures(_) if kind is None else alliance_figures.part_figure(facts.jobs, names, kind, _)
-    return Section(_("Who took part"), (table, picture))
+    pictures: Iterable[Block] = (no_pictures(_),)
+    if kind is not None:
+        pictures = alliance_figures.part_figures(facts.jobs, names, kind, _)
+    return Section(_("Who took part"), (table, *pictures))
 
 
 def _given(name: str, asked: Sequence[SharedJob], _: Words) -> str:
@@ -190,7 +192,7 @@ def _budgets(facts: AllianceFacts, kind: figures.Kind | None, _: Words) -> Secti
     pictures: tuple[Block, ...] = (no_pictures(_),)
     if kind is not None:
         pictures = (
-            alliance_figures.caps_figure(facts.datasets, kind, _),
+            *alliance_figures.caps_figures(facts.datasets, kind, _),
             alliance_figures.together_figure(facts.datasets, kind, _),
         )
     return Section(_("Budgets: spent and left"), (table, Paragraph(note, "note"), *pictures))
@@ -210,7 +212,11 @@ def _budget(dataset: DataSet) -> tuple[str, ...]:
 
 
 def _refused(facts: AllianceFacts, _: Words) -> Section:
-    return Section(_("What was refused"), (Bullets(tuple(_gaps(facts, _))),))
+    known = [part.refused for part in facts.given if part.refused is not None]
+    plans = sorted({plan for refused in known for plan in refused}, key=lambda plan: (plan.job, plan.institution))
+    return Section(
+        _("What was refused"), (*refused_plans(plans if known else None, _), Bullets(tuple(_gaps(facts, _))))
+    )
 
 
 def _gaps(facts: AllianceFacts, _: Words) -> Iterable[str]:
@@ -220,10 +226,7 @@ def _gaps(facts: AllianceFacts, _: Words) -> Iterable[str]:
         yield _("And {count} more, which the evidence folder holds.").format(count=len(found) - MOST_PARTS)
     if not found:
         yield _("Nobody was left out of a round, and no round was charged in vain.")
-    yield _(
-        "A plan that an institution refused before it opened a record left no charge and is in no sum; a job that "
-        "never ended left no evidence of this kind. Neither is counted here."
-    )
+    yield _("A job that never ended left no evidence of this kind, and is not counted here.")
 
 
 def _gaps_of(job: SharedJob, _: Words) -> Iterable[str]:

@@ -14,6 +14,10 @@ from fl_alliance.privacy.reporting.words import Words
 
 MOST_JOBS: Final = 24
 """Of the last jobs, so many have a column."""
+MOST_NAMES: Final = 20
+"""Institutions in one picture."""
+MOST_BARS: Final = 16
+"""Data sets in one picture."""
 MOST_PIECES: Final = 40
 """Rounds of a job that are drawn one by one."""
 MOST_LINES: Final = 12
@@ -26,6 +30,18 @@ LINE: Final = 60
 """Letters that fit below a picture side by side."""
 DASHES: Final = ("-", "--", ":", "-.")
 MARKS: Final = ("o", "s", "^", "D", "v")
+
+
+def part_figures(jobs: Sequence[SharedJob], names: Sequence[str], kind: Kind, _: Words) -> Iterator[Figure]:
+    """Yield `part_figure` of all institutions, so many in each that it fits a page."""
+    for first in range(0, len(names), MOST_NAMES):
+        yield part_figure(jobs, names[first : first + MOST_NAMES], kind, _)
+
+
+def caps_figures(datasets: Sequence[DataSet], kind: Kind, _: Words) -> Iterator[Figure]:
+    """Yield `caps_figure` of all data sets, so many in each that it fits a page."""
+    for first in range(0, len(datasets), MOST_BARS):
+        yield caps_figure(datasets[first : first + MOST_BARS], kind, _)
 
 
 def part_figure(jobs: Sequence[SharedJob], names: Sequence[str], kind: Kind, _: Words) -> Figure:

@@ -12,7 +12,7 @@ from fl_alliance.privacy.reporting import figures
 from fl_alliance.privacy.reporting.appendix import appendix
 from fl_alliance.privacy.reporting.closing import assumptions, coverage, empirical, how_to_check
 from fl_alliance.privacy.reporting.document import Block, Bullets, Document, Paragraph, Section, Table
-from fl_alliance.privacy.reporting.facts import Facts, Sources, facts_of
+from fl_alliance.privacy.reporting.facts import Facts, RefusedPlan, Sources, facts_of
 from fl_alliance.privacy.reporting.words import Words, words_of
 from fl_alliance.privacy.trade_off import gaussian_beta
 from fl_alliance.protocol.documents import LedgerEntry, RoundRecord, model_digest
@@ -352,12 +352,25 @@ def _refused(facts: Facts, _: Words) -> Section:
             Paragraph(_(
                 "The institution refuses a plan before it opens a record: for a unit, delta, base model, partner or "
                 "number of members that its policy does not allow, for approvals that are missing, and where any cap "
-                "would be passed. What it refused left no charge and is in no sum, so it stands in no signed record "
-                "of this job. The records show these gaps:"
+                "would be passed. What it refused left no charge and is in no sum."
             )),
+            *refused_plans(sources.refused, _),
+            Paragraph(_("Of the rounds of this job the records show:")),
             Bullets(tuple(shown)),
         ),
     )  # fmt: skip
+
+
+def refused_plans(refused: Sequence[RefusedPlan] | None, _: Words) -> tuple[Block, ...]:
+    """Return what is to be said of the plans that were refused."""
+    if refused is None:
+        note = _("Which plans it refused, an evidence bundle says; this report was made from a folder without them.")
+        return (Paragraph(note, "note"),)
+    if not refused:
+        return (Paragraph(_("The bundle of evidence holds no plan that was refused.")),)
+    head = (_("Job"), _("Institution"), _("kind"), _("reason"))
+    rows, left_out = shortened(tuple((one.job, one.institution, one.error, one.reason) for one in refused), _)
+    return (Table(_("Plans that were refused, with signed answers"), head, rows, widths=(18, 18, 20, 44)), *left_out)
 
 
 def _named(caption: str, rows: Iterable[tuple[str, str]]) -> Table:

@@ -21,6 +21,17 @@ SAMPLES = 200
 """Most charges that the curve over time goes through; the first and the last are among them."""
 
 
+@dataclass(frozen=True)
+class RefusedPlan:
+    """A plan that an institution would not take part in, as its signed answer says."""
+
+    institution: str
+    job: str
+    error: str
+    """Kind of the refusal, as `errors` names it."""
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """What a report is made of. Whoever hands it over has verified all of it."""
@@ -37,6 +48,8 @@ class Sources:
     """Persons of the institution who signed an approval of the plan."""
     empirical: Empirical | None = None
     """What an audit with canaries found, if there was one."""
+    refused: tuple[RefusedPlan, ...] | None = None
+    """Plans that the institution kept as refused; None: the evidence is of a kind that holds none."""
 
 
 @dataclass(frozen=True)

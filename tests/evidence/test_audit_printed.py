@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from fl_alliance import cli
-from fl_alliance.errors import BadConfig, EvidenceRefused
+from fl_alliance.errors import BadConfig, EvidenceRefused, MalformedMessage
 from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.evidence.sign import peek_document, sign_document
 from fl_alliance.parties.audit_printed import check_printed
@@ -32,7 +33,7 @@ from tests.evidence.folder import Folder
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Folder(tmp_path_factory.mktemp("honest") / "evidence").build()
+    return Folder(tmp_path_factory.mktemp("honest") / "evidence", rounds=1).build()
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,12 @@ def printed(found: Findings) -> dict[str, bytes]:
     return {
         f"{language}.{form}": print_of(found, form, language) for language in languages() for form in ("html", "pdf")
     }
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures, where a test is not about them: drawing takes longer than all else."""
+    monkeypatch.setattr(figures, "can_draw", lambda: False)
 
 
 def print_of(found: Findings, form: Any, language: str) -> bytes:
@@ -105,10 +112,11 @@ def test_what_the_evidence_gives_is_accepted_in_every_form_and_language(
         ("en", "</main>", "<p>epsilon 0.1</p></main>"),
     ],
 )
+@pytest.mark.usefixtures("plain")
 def test_a_number_or_word_that_was_changed_is_named(
-    honest: Path, found: Findings, printed: dict[str, bytes], tmp_path: Path, language: str, old: str, new: str
+    honest: Path, found: Findings, tmp_path: Path, language: str, old: str, new: str
 ) -> None:
-    page = printed[f"{language}.html"].decode()
+    page = print_of(found, "html", language).decode()
     old = old.format(epsilon=decimal_text(found.costs.job_pld))
     assert old in page
     (tmp_path / "report.html").write_text(page.replace(old, new, 1))
@@ -166,20 +174,18 @@ def test_of_another_version_of_a_library_only_the_pictures_are_said_to_be_unknow
     assert "says “" in refusal(tmp_path / "report.html", honest)
 
 
-def test_the_report_of_another_job_or_institution_is_refused(
-    honest: Path, printed: dict[str, bytes], tmp_path: Path
-) -> None:
-    other = Folder(tmp_path / "evidence", job="job-2").build()
-    (tmp_path / "en.pdf").write_bytes(printed["en.pdf"])
-    check(tmp_path / "en.pdf", honest)
-    assert "job-1" in refusal(tmp_path / "en.pdf", other)
+@pytest.mark.usefixtures("plain")
+def test_the_report_of_another_job_or_institution_is_refused(honest: Path, found: Findings, tmp_path: Path) -> None:
+    other = Folder(tmp_path / "evidence", job="job-2", rounds=1).build()
+    (tmp_path / "report.html").write_bytes(print_of(found, "html", "en"))
+    assert "job-1" in refusal(tmp_path / "report.html", other)
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_report_that_the_manifest_covers_is_said_to_be_signed(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "evidence", rounds=1).build()
-    for _ in range(2):  # the page itself is no source of the page
-        write_report([folder], folder / "report.html", language="en", root=None, empirical=None, say=lambda _: None)
-        write_manifest(folder, key_of("lagos"), institution="lagos")
+    write_report([folder], folder / "report.html", language="en", root=None, say=lambda _: None)
+    write_manifest(folder, key_of("lagos"), institution="lagos")
     assert check(folder / "report.html", folder).endswith("to the byte; signed by lagos")
 
 
@@ -187,7 +193,7 @@ def test_a_report_that_the_manifest_covers_is_said_to_be_signed(tmp_path: Path) 
 
 
 @pytest.fixture
-def signed(honest: Path, tmp_path: Path) -> Path:
+def signed(honest: Path, tmp_path: Path, plain: None) -> Path:
     """A page that an institution of the alliance printed and signed."""
     out = tmp_path / "report.html"
     write_report([honest], out, language="de", root=None, say=lambda _: None, key=key_of("lima"))
@@ -287,6 +293,21 @@ def test_what_is_no_report_is_refused_by_name(honest: Path, tmp_path: Path, data
     said = refusal(tmp_path / "file", honest)
     assert said.startswith("printed, file: ")
     assert named in said
+
+
+def test_a_damaged_pdf_is_refused_by_name_and_its_reader_says_nothing_else(
+    honest: Path, printed: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, chance = printed["en.pdf"], random.Random(7)
+    for _ in range(6):
+        damaged = bytearray(whole)
+        for place in (chance.randrange(len(whole)) for _ in range(20)):
+            damaged[place : place + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+        with pytest.raises(MalformedMessage, match=r"can't be read as a PDF|does not say in which|neither"):
+            words_in(bytes(damaged)[: chance.randrange(1000, len(whole))])
+        (tmp_path / "report.pdf").write_bytes(damaged)
+    assert refusal(tmp_path / "report.pdf", honest).startswith("printed, report.pdf: ")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_that_is_not_there_or_too_long_is_refused_before_the_evidence_is_read(

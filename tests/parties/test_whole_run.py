@@ -15,6 +15,7 @@ from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties import desk as desks
 from fl_alliance.parties.audit_printed import check_printed
+from fl_alliance.parties.audit_report import write_report
 from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.parties.model_auditor import FILES, verify_model
 from fl_alliance.protocol.documents import PrivacyReport, RoundRecord
@@ -37,7 +38,9 @@ def test_three_institutions_release_one_adapter_with_evidence_that_verifies(buil
         report = peek_document((evidence / "report.dsse.json").read_bytes(), PrivacyReport)
         assert 0 < float(report.epsilon_pld) <= float(report.epsilon_rdp)
         assert report.entries == alliance.plan.rounds
-        check_printed(evidence / "report.html", [evidence], root=None, empirical=None, say=lambda _: None)
+        check_printed(evidence / "report.html", [evidence], root=None, say=lambda _: None)
+    folders = [alliance.job(name) / "evidence" for name in SITES]
+    write_report(folders, alliance.job("clinic") / "all.html", language="en", root=None, say=lambda _: None)
     assert len({(alliance.job(name) / "adapter" / "README.md").read_bytes() for name in SITES}) == len(SITES)
     record = peek_document((alliance.job("clinic") / "evidence/rounds/0002/record.dsse.json").read_bytes(), RoundRecord)
     assert record.votes == SITES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from html.parser import HTMLParser
 from typing import Final, Literal
@@ -81,6 +82,7 @@ def _text_of_pdf(printed: bytes) -> str:
         from pypdf import PdfReader
     except ModuleNotFoundError as error:
         raise BadConfig(f"pdf: {error.name} is not installed, install fl-alliance[report]") from None
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL + 1)  # what it finds odd is ours to tell
     try:
         return "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(printed)).pages)
     except Exception as error:  # whatever a library raises on a stranger's file

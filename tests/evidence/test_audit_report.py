@@ -17,7 +17,7 @@ from fl_alliance import cli
 from fl_alliance.errors import BadConfig, EvidenceRefused
 from fl_alliance.parties.audit_printed import check_printed
 from fl_alliance.parties.audit_report import write_report
-from fl_alliance.parties.auditor import verify_evidence
+from fl_alliance.parties.auditor import Findings, verify_evidence
 from fl_alliance.protocol.ids import decimal_text
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import Folder
@@ -58,14 +58,28 @@ def test_every_number_of_the_report_is_the_verifiers(
     folder = Folder(home / "evidence", rounds=rounds, privacy=privacy).build()
     found = verify_evidence(folder, root=None, say=lambda _: None)
     report(folder, home / "report.html")
-    page = html.unescape((home / "report.html").read_text())
-    rows = dict(re.findall(r'<th scope="row">(This job|All jobs on this data set)</th>(.*?)</tr>', page)[:2])
-    for name, pld, rdp in (
-        ("This job", found.costs.job_pld, found.costs.job_rdp),
-        ("All jobs on this data set", found.costs.dataset_pld, found.costs.dataset_rdp),
-    ):
-        cells = [re.sub("<.*?>", "", cell) for cell in rows[name].split("</td>")]
-        assert cells[:3] == [decimal_text(pld), decimal_text(rdp), decimal_text(found.delta)]
+    assert printed_costs(home / "report.html") == verified_costs(found)
+
+
+def printed_costs(page: Path) -> list[list[str]]:
+    """Epsilon by two accountants and delta: of the job, then of all jobs on the data set."""
+    text = html.unescape(page.read_text())
+    rows = re.findall(r'<th scope="row">(?:This job|All jobs on this data set)</th>(.*?)</tr>', text)[:2]
+    return [[re.sub("<.*?>", "", cell) for cell in row.split("</td>")[:3]] for row in rows]
+
+
+def verified_costs(found: Findings) -> list[list[str]]:
+    costs, delta = found.costs, found.delta
+    both = ((costs.job_pld, costs.job_rdp, delta), (costs.dataset_pld, costs.dataset_rdp, delta))
+    return [[decimal_text(number) for number in numbers] for numbers in both]
+
+
+def test_what_the_job_cost_and_what_all_jobs_cost_are_told_apart(house: House, tmp_path: Path) -> None:
+    found = verify_evidence(house.evidence("job-2"), root=None, say=lambda _: None)
+    report(house.evidence("job-2"), tmp_path / "report.html")
+    job, dataset = printed_costs(tmp_path / "report.html")
+    assert [job, dataset] == verified_costs(found)
+    assert Decimal(job[0]) < Decimal(dataset[0])
 
 
 @pytest.mark.parametrize("name", ["report.html", "REPORT.PDF"])

@@ -11,6 +11,7 @@ from fl_alliance.privacy.reporting.alliance_facts import DataSet, SharedJob
 from fl_alliance.privacy.reporting.document import Figure
 from fl_alliance.privacy.reporting.figures import BLACK, GREY, Kind, canvas, date_axis, drawn
 from fl_alliance.privacy.reporting.words import Words
+from fl_alliance.protocol.ids import decimal_text
 
 MOST_JOBS: Final = 24
 """Of the last jobs, so many have a column."""
@@ -103,7 +104,7 @@ def caps_figure(datasets: Sequence[DataSet], kind: Kind, _: Words) -> Figure:
         axes.text(
             0,
             row + 0.27,
-            f"{dataset.title}: {gauge.percent} % (ε {gauge.spent} / {gauge.cap})",
+            f"{dataset.title}: {gauge.percent} % (ε {decimal_text(gauge.spent)} / {decimal_text(gauge.cap)})",
             fontsize=9,
             va="bottom",
         )

@@ -17,7 +17,7 @@ from fl_alliance.privacy.ledger import next_entry
 from fl_alliance.privacy.report import build_report
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
-from fl_alliance.protocol.documents import LedgerHead, RoundRecord, Upload
+from fl_alliance.protocol.documents import AllianceMembers, LedgerHead, RoundRecord, Upload
 from fl_alliance.protocol.ids import BlobRef, digest_of
 from fl_alliance.protocol.log import LogEntry
 from fl_alliance.protocol.plan import TrainingPlan
@@ -67,7 +67,7 @@ class Folder:
 
     def build(self) -> Path:
         self.write("root.pub.json", encode(AllianceRoot(key=key_of("root").public_text)))
-        self.write("members.dsse.json", sign_document(key_of("root"), members_of()))
+        self.write("members.dsse.json", sign_document(key_of("root"), self.everyone()))
         self.write("plan.dsse.json", self.plan_bytes)
         self.write("policy.dsse.json", self.policy_bytes)
         self.say(0, "keys/messages", m.KeyAccepted, key_fingerprint=digest_of(b"he"))
@@ -83,6 +83,9 @@ class Folder:
         self.report()
         write_manifest(self.path, key_of(ME), institution=ME)
         return self.path
+
+    def everyone(self) -> AllianceMembers:
+        return members_of()
 
     def show(self, number: int, *entries: LogEntry) -> None:
         """Log `entries`, and do as an institution does when it is shown the log's checkpoint."""

@@ -30,9 +30,10 @@ class Alliance:
     given: tuple[Path, ...]
     case: Case
 
-    def client(self, case: Case | None = None) -> TestClient:
-        app = app_of(case or self.case, PORT, clock=lambda: NOW)
-        return TestClient(app, base_url=f"http://127.0.0.1:{PORT}", raise_server_exceptions=False)
+
+def client_of(case: Case) -> TestClient:
+    app = app_of(case, PORT, clock=lambda: NOW)
+    return TestClient(app, base_url=f"http://127.0.0.1:{PORT}", raise_server_exceptions=False)
 
 
 def seen(*places: Path, root: str | None = key_of("root").keyid) -> Case:
@@ -54,4 +55,4 @@ def alliance(tmp_path_factory: pytest.TempPathFactory) -> Alliance:
 
 @pytest.fixture
 def pages(alliance: Alliance) -> TestClient:
-    return alliance.client()
+    return client_of(alliance.case)

@@ -39,11 +39,16 @@ def url(alliance: Alliance) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1000, "height": 800})
+@pytest.fixture(params=["with scripts"])
+def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        viewport={"width": 1000, "height": 800}, java_script_enabled=request.param == "with scripts"
+    )
     yield context
     context.close()
+
+
+BOTH = pytest.mark.parametrize("context", ["with scripts", "scripts switched off"], indirect=True)
 
 
 @pytest.fixture
@@ -60,6 +65,7 @@ def page(context: BrowserContext, url: str) -> Iterator[Page]:
     assert complaints == []
 
 
+@BOTH
 def test_from_a_number_on_the_first_page_to_the_signed_entry_and_its_proof(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Evidence of the alliance")
     page.get_by_role("row", name=re.compile("^lima cases")).get_by_role("link").click()
@@ -74,6 +80,7 @@ def test_from_a_number_on_the_first_page_to_the_signed_entry_and_its_proof(page:
     expect(page.get_by_role("heading", level=1)).to_have_text("Evidence of the alliance")
 
 
+@BOTH
 def test_one_more_job_is_asked_with_the_keyboard_alone(page: Page, url: str) -> None:
     page.goto(f"{url}institution/lima/cases")
     page.get_by_label("Rounds", exact=True).focus()

@@ -83,6 +83,8 @@ class Part:
 
     title: str
     blocks: Sequence[PageBlock]
+    anchor: str = ""
+    """How an address leads here; empty: not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)

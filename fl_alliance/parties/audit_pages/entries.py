@@ -17,7 +17,7 @@ from fl_alliance.parties.audit_pages.blocks import (
     Verdicts,
     link,
 )
-from fl_alliance.parties.audit_pages.evidence import House
+from fl_alliance.parties.audit_pages.evidence import ACCOUNTING, House
 from fl_alliance.parties.audit_pages.overview import HOME
 from fl_alliance.parties.audit_pages.proofs import LogPath, Proof, leaf_bytes, prove, spoken
 from fl_alliance.privacy.accountant import PldAccountant, RdpAccountant
@@ -86,7 +86,8 @@ def _fields(house: House, proof: Proof) -> Iterator[PageBlock]:
 
 
 def _tight(house: House, proof: Proof, delta: Decimal) -> Decimal:
-    return spent(house.ledger.entries[: proof.entry.sequence], PldAccountant(), delta)
+    with ACCOUNTING:
+        return spent(house.ledger.entries[: proof.entry.sequence], PldAccountant(), delta)
 
 
 def _event(event: SampledGaussian) -> str:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_document
@@ -24,6 +25,9 @@ from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers
 
 Read = Callable[[str], bytes]
+
+ACCOUNTING: Final = threading.Lock()
+"""Held while an accountant may have to compute: that can take many seconds and hundreds of megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,15 +153,19 @@ class Case:
 
 @contextlib.contextmanager
 def examined(places: Sequence[Path], *, root: str | None, now: int, say: Callable[[str], None]) -> Iterator[Case]:
-    """Verify bundles and evidence folders; `say` is told each step. Whatever does not hold is in the result.
+    """Verify bundles and evidence folders, and compute every budget; `say` is told each step.
 
-    `root` is the expected fingerprint of the alliance's root key. Files stay readable until the context ends.
+    Whatever does not hold is in the result. `root` is the expected fingerprint of the alliance's root key. Files stay
+    readable until the context ends.
 
     Raises:
         BadConfig: there is nothing at one of the places.
     """
     with audited(places, root=root, say=say) as audit:
-        yield _case(audit, root, now)
+        case = _case(audit, root, now)
+        for house in case.houses:
+            say(f"{len(house.facts.moments)} moments of {' / '.join(house.name)} computed")
+        yield case
 
 
 def _case(audit: Audit, root: str | None, now: int) -> Case:

@@ -49,7 +49,7 @@ def house_page(house: House, *, first: int) -> Page:
             Part("Budget", tuple(_budget(house))),
             Part("One more job", (_ask(house, house.newest, None),)),
             Part("Jobs on this data set", (_jobs(house),)),
-            Part("Ledger", tuple(_ledger(house, first))),
+            Part("Ledger", tuple(_ledger(house, first)), anchor="ledger"),
             Part("The institution's policy", (_policy(house.newest.findings.sources.policy),)),
         ),
     )

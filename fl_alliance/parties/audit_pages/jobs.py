@@ -84,6 +84,7 @@ def _cost(case: Case, one: Evidence) -> tuple[str, ...]:
 
 
 def _rounds(case: Case, records: Sequence[RoundRecord], evidence: Sequence[Evidence]) -> Iterator[PageBlock]:
+    charged = {(one.number, digest): entry for one in evidence for entry, digest in _charges(one)}
     yield Table(
         "Rounds, as the coordinator recorded them and the members signed",
         ("Round", "finished", "updates in the sum", "votes for the adapter", "charged by ledger entry"),
@@ -93,7 +94,14 @@ def _rounds(case: Case, records: Sequence[RoundRecord], evidence: Sequence[Evide
                 when(record.time),
                 ", ".join(upload.member for upload in record.uploads),
                 ", ".join(record.votes),
-                links([_entry(case, one, number) for one in evidence for number in _named(one, record)]),
+                links(
+                    [
+                        _entry(case, one, charged[one.number, head.head].sequence)
+                        for one in evidence
+                        for head in record.ledger_heads
+                        if (one.number, head.head) in charged
+                    ]
+                ),
             )
             for record in records
         ),
@@ -105,12 +113,12 @@ def _entry(case: Case, one: Evidence, sequence: int) -> tuple[str, str]:
     return addresses.of_entry(house, sequence), f"{one.findings.institution} {sequence}"
 
 
-def _named(one: Evidence, record: RoundRecord) -> Iterator[int]:
-    """Yield the sequence of the entry that the record names as the institution's ledger head."""
-    ledger, heads = one.findings.sources.ledger, {head.head for head in record.ledger_heads}
+def _charges(one: Evidence) -> Iterator[tuple[LedgerEntry, str]]:
+    """Yield the ledger entries of the job, with their digests."""
+    ledger = one.findings.sources.ledger
     for entry, digest in zip(ledger.entries, ledger.digests, strict=True):
-        if digest in heads:
-            yield entry.sequence
+        if (entry.alliance, entry.job) == one.name:
+            yield entry, digest
 
 
 def _gaps(
@@ -135,10 +143,9 @@ def _gaps(
 
 def _in_vain(one: Evidence) -> Iterator[LedgerEntry]:
     """Yield the job's charges that no record names: the try failed, and the charge stands."""
-    ledger = one.findings.sources.ledger
     named = {head.head for record in one.findings.sources.records for head in record.ledger_heads}
-    for entry, digest in zip(ledger.entries, ledger.digests, strict=True):
-        if (entry.alliance, entry.job) == one.name and digest not in named:
+    for entry, digest in _charges(one):
+        if digest not in named:
             yield entry
 
 

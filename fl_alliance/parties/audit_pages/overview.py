@@ -181,4 +181,4 @@ def input_page(given: Given) -> Page:
 
 
 def _verdicts(steps: Sequence[Step]) -> Verdicts:
-    return Verdicts(tuple(Verdict(s.holds, f"{s.number} {s.name}", s.text, s.file) for s in steps))
+    return Verdicts(tuple(Verdict(s.holds, f"step {s.number}", s.text, s.file) for s in steps))

@@ -7,13 +7,12 @@ same accountants, the same rules of the ledger. Nothing is computed here.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from fl_alliance.errors import AllianceError, BadConfig
-from fl_alliance.parties.audit_pages.evidence import Evidence, House
+from fl_alliance.parties.audit_pages.evidence import ACCOUNTING, Evidence, House
 from fl_alliance.parties.planning import number
 from fl_alliance.parties.plans import read_plan
 from fl_alliance.privacy.plain_words import PlanFacts, facts_of
@@ -25,9 +24,6 @@ COUNTS: Final = ("rounds", "steps_per_round")
 DECIMALS: Final = ("noise_multiplier", "sampling_rate", "epsilon_cap")
 FIELDS: Final = ("rounds", "steps_per_round", "sampling_rate", "noise_multiplier", "epsilon_cap")
 """What may be changed; everything else is as in the job that is asked about again."""
-
-_one_at_a_time = threading.Lock()
-"""An accountant may take many seconds and hundreds of megabytes for events that it has not seen."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def answer(house: House, like: Evidence, asked: Mapping[str, str], *, now: int) 
 
 def _facts(house: House, like: Evidence, plan: TrainingPlan, now: int) -> PlanFacts:
     policy, members = house.newest.findings.sources.policy, like.members
-    with _one_at_a_time:
+    with ACCOUNTING:
         return facts_of(plan, digest_of(encode(plan)), house.ledger, policy, members, approved=(), now=now)
 
 

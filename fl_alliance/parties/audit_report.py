@@ -129,7 +129,8 @@ def verified(
         parts = [part for _, part in held if part.findings is not None]
         found = tuple(_known(part.findings, given) for given, part in held if part.findings is not None)
         if not found:
-            raise BadConfig(f"evidence: {'no job' if job is None else f'no job {job}'} is in {_list(places)}")
+            what = "no institution's job" if job is None else f"no institution's job {job}"
+            raise BadConfig(f"evidence: {what} is in {_list(places)}")
         pages = [part.files.digest(PAGE) for part in parts]
         lists = [peek_document(part.files.read(MEMBERS), AllianceMembers) for part in parts]  # verified, step 3
         return Verified(

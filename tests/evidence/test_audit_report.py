@@ -132,7 +132,7 @@ def test_a_bundle_gives_the_report_of_one_job_or_of_all(house: House, tmp_path: 
     ):
         check_printed(tmp_path / "one.html", [house.evidence("job-2")], root=None, say=lambda _: None)
     assert report([bundle], tmp_path / "all.html")[-1].startswith("together: 1 institutions, 2 jobs")
-    with pytest.raises(BadConfig, match=r"no job job-3 is in .*lagos.zip"):
+    with pytest.raises(BadConfig, match=r"no institution's job job-3 is in .*lagos.zip"):
         report([bundle], tmp_path / "none.html", job="job-3")
     assert not (tmp_path / "none.html").exists()
 

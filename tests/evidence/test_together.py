@@ -15,6 +15,8 @@ from fl_alliance.evidence.bundle import BUNDLE
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.sign import peek_document, sign_document
 from fl_alliance.parties.audit_inputs import Audit, audited
+from fl_alliance.parties.audit_printed import check_printed
+from fl_alliance.parties.audit_report import write_report
 from fl_alliance.parties.bundles import Wanted, institution_bundle
 from fl_alliance.parties.coordinator_bundle import coordinator_bundle
 from fl_alliance.parties.mail import Address, read_answer, write_answer
@@ -207,3 +209,19 @@ def test_two_alliances_are_not_compared_as_one(first: Folder, tmp_path: Path, mo
     second = Folder(tmp_path / "two" / "evidence", rounds=1).build()
     found = verified([first.path, second]).refusals
     assert found[0].startswith("step 2, root.pub.json: the inputs are of different alliances, with roots ")
+
+
+def test_a_report_of_everybody_may_be_signed_by_the_coordinator_and_needs_no_bundle_of_its(
+    everybody: Everybody, tmp_path: Path
+) -> None:
+    *houses, coordinator = everybody.places
+    out = tmp_path / "all.html"
+    said: list[str] = []
+    key = everybody.key("coordinator")
+    write_report(everybody.places, out, language="en", root=None, say=said.append, key=key)
+    assert said[-1] == "together: 3 institutions, 1 jobs; plans, records and ledgers agree"
+    assert "The bundle of evidence holds no plan that was refused." in out.read_text()
+    check_printed(out, houses, root=None, say=said.append)
+    assert said[-1] == "printed: all.html is the report of this evidence, to the byte; signed by coordinator"
+    with pytest.raises(BadConfig, match=r"evidence: no institution's job is in .*coordinator.zip"):
+        write_report([coordinator], tmp_path / "none.html", language="en", root=None, say=said.append)

@@ -19,19 +19,29 @@ def audit_verify(
         typer.Argument(metavar="EVIDENCE...", help="Evidence bundles or folders, of whichever parties and jobs."),
     ],
     root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--json", help="Write the result there, for programs; -: on stdout.")
+    ] = None,
 ) -> None:
     """Verify signatures, chain and every epsilon of evidence, each by itself and all against one another; offline.
 
     Exit code 0: the evidence holds. 10 to 18: the kind of what was refused (docs/audit.md).
     """
     from fl_alliance.parties.audit_inputs import audited
+    from fl_alliance.parties.audit_result import result_of
+    from fl_alliance.parties.files import write_atomically
 
-    with audited(places, root=root, say=lambda line: say(one_line(line))) as audit:
+    with audited(places, root=root, say=lambda line: None if out == "-" else say(one_line(line))) as audit:
+        if out == "-":
+            typer.echo(result_of(audit, root=root))
+        elif out is not None:
+            write_atomically(Path(out), result_of(audit, root=root), mode=0o644)
         for refusal in audit.refusals:
             tell_error(f"EvidenceRefused: {refusal}")
         if not audit.holds:
             raise typer.Exit(audit.exit_code)
-    say("the evidence holds")
+    if out != "-":
+        say("the evidence holds")
 
 
 @app.command("model")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fl_alliance.errors import NotAuthentic
-from fl_alliance.evidence.bundle import check_bundle
+from fl_alliance.evidence.bundle import BUNDLE, JOBS, check_bundle
 from fl_alliance.evidence.files import EvidenceFiles
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_document
 from fl_alliance.parties.audit_refusals import check_refusal, refused_folders
-from fl_alliance.parties.auditor import LEDGER, MEMBERS, POLICY, ROOT, Say, read_ledger, step
+from fl_alliance.parties.auditor import LEDGER, MEMBERS, POLICY, ROOT, Say, read_ledger, require_belongs, step
+from fl_alliance.parties.refusals import PROPOSAL, REFUSAL, REFUSALS
 from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import AllianceMembers, EvidenceBundle, InstitutionPolicy
 from fl_alliance.protocol.ids import digest_of
+
+_REFUSAL = re.compile(rf"{REFUSALS}/[^/]+/({PROPOSAL}|{REFUSAL})")
+_NOTHING = re.compile("(?!)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,9 @@ class BundleAudit:
     def manifest(self) -> EvidenceBundle:
         """Return what the bundle says of itself."""
         bundle = check_bundle(self._files)
+        known = (BUNDLE, ROOT, MEMBERS) if bundle.role == "coordinator" else (BUNDLE, ROOT, MEMBERS, POLICY, LEDGER)
+        beside = [name for name in self._files.names() if not name.startswith(f"{JOBS}/")]
+        require_belongs(beside, known, _REFUSAL if bundle.role == "institution" else _NOTHING)
         jobs = ", ".join(bundle.jobs) or "none"
         self._say(1, f"bundle: {bundle.party}, {bundle.role} of {bundle.alliance}, signed its list; jobs: {jobs}")
         return bundle

@@ -8,6 +8,7 @@ the others are verified all the same, and the result names every refusal.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,8 +116,10 @@ def audited(places: Sequence[Path], *, root: str | None, say: Say = lambda _: No
     Whatever is wrong with the evidence is a step that does not hold, and raises nothing.
 
     Raises:
-        BadConfig: there is nothing at one of the places.
+        BadConfig: there is nothing at one of the places, or `root` is no fingerprint.
     """
+    if root is not None and not re.fullmatch("sha256:[0-9a-f]{64}", root):
+        raise BadConfig(f"root: {root!r} is no fingerprint, must be sha256: and 64 hexadecimal digits")
     for place in places:
         if not place.exists():
             raise BadConfig(f"evidence: there is no {place}")

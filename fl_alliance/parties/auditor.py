@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -70,6 +71,10 @@ from fl_alliance.protocol.plan import TrainingPlan
 ROOT, MEMBERS, PLAN = "root.pub.json", "members.dsse.json", "plan.dsse.json"
 POLICY, LEDGER, REPORT, PAGE = "policy.dsse.json", "ledger.jsonl", "report.dsse.json", "report.html"
 APPROVALS = "approvals"
+ALWAYS = (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE, SOFTWARE)
+"""Files of every evidence folder."""
+_OF_A_JOB = re.compile(r"(approvals|log|keys/messages|rounds/[^/]+/messages)/[^/]+|rounds/[^/]+(/record\.dsse\.json)?")
+"""The others; what each folder must hold and no more, its own step says."""
 
 D = TypeVar("D", bound=Document)
 Say = Callable[[int, str], None]
@@ -303,9 +308,10 @@ class _InstitutionSteps(JobSteps):
         manifest = check_manifest(self._source)
         self._names = tuple(file.name for file in manifest.files)
         listed = set(self._names)
-        for name in (ROOT, MEMBERS, PLAN, POLICY, LEDGER, REPORT, PAGE, SOFTWARE):
+        for name in ALWAYS:
             if name not in listed:
                 raise EvidenceRefused(f"step 1, {name}: is missing, every evidence folder has it")
+        require_belongs(self._names, ALWAYS, _OF_A_JOB)
         self._say(1, f"manifest: {len(listed)} files, unchanged since {manifest.institution} signed")
         return manifest.institution, public_key_of(manifest.key)
 
@@ -383,6 +389,17 @@ class _InstitutionSteps(JobSteps):
             version, packages = check_software(self._read(SOFTWARE), plan)
         self._say(11, f"software: fl-alliance {version}, {packages} packages; the base model is the plan's")
         return version
+
+
+def require_belongs(names: Iterable[str], known: Collection[str], pattern: re.Pattern[str]) -> None:
+    """Return if every file is one that evidence has: a list that a house signed may name what slipped into its folder.
+
+    Raises:
+        EvidenceRefused: step 1; names the file.
+    """
+    for name in names:
+        if name not in known and not pattern.fullmatch(name):
+            raise EvidenceRefused(f"step 1, {name}: does not belong to evidence")
 
 
 def read_ledger(data: bytes, policy: InstitutionPolicy, signer: bytes) -> Ledger:

@@ -6,14 +6,17 @@ what its ledger heads say, only the institution can show; that both tell the sam
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fl_alliance.evidence.files import EvidenceFiles
 from fl_alliance.evidence.keys import public_key_of
-from fl_alliance.parties.auditor import JobSteps, Say
+from fl_alliance.parties.auditor import MEMBERS, PLAN, ROOT, JobSteps, Say, require_belongs
 from fl_alliance.protocol.documents import EvidenceBundle, RoundRecord
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import TrainingPlan
+
+_OF_A_JOB = re.compile(r"(log|keys/messages|rounds/[^/]+/messages)/[^/]+|rounds/[^/]+(/record\.dsse\.json)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ def verify_coordinator_job(
 class _CoordinatorSteps(JobSteps):
     def run(self, bundle: EvidenceBundle, root: str | None) -> CoordinatorFindings:
         self._names = self._source.names()
+        require_belongs(self._names, (ROOT, MEMBERS, PLAN), _OF_A_JOB)
         root_key = self.root(root)
         members = self.members(root_key, bundle.party, public_key_of(bundle.key), "coordinator")
         plan, plan_digest = self.plan(members, None)

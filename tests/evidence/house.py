@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fl_alliance.parties.mail import Address, write_answer, write_request
 from fl_alliance.parties.refusals import keeping_refusals
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
+from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
 from fl_alliance.protocol.ids import digest_of
 from tests.evidence.alliance import key_of, members_of, policy_of
 from tests.evidence.folder import ME, NOW, Folder
@@ -23,15 +26,7 @@ class House:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        (home / "keys").mkdir(parents=True)
-        key_of(ME).save(home / "keys" / "identity.key")
-        (home / "institution.toml").write_text(
-            f'name = "{ME}"\nalliance = "clinics"\ncoordinator = "office:9443"\nmodel_folder = "model"\n'
-            '[data]\nname = "cases"\npath = "cases.jsonl"\nunit_column = "patient"\n'
-        )
-        (home / "root.pub.json").write_bytes(encode(AllianceRoot(key=key_of("root").public_text)))
-        (home / "members.dsse.json").write_bytes(sign_document(key_of("root"), members_of()))
-        (home / "policy.dsse.json").write_bytes(sign_document(key_of(ME), policy_of()))
+        furnish(home, ME, sign_document(key_of("root"), members_of()), policy_of())
         self.last: Folder | None = None
 
     def evidence(self, job: str) -> Path:
@@ -64,6 +59,32 @@ class House:
     def bundle(self, out: Path, *jobs: str) -> Path:
         institution_bundle(self.home, out, Wanted(jobs=jobs), clock=lambda: NOW + 200)
         return out
+
+
+def furnish(home: Path, name: str, members: bytes, policy: InstitutionPolicy) -> None:
+    """Make the home of an institution that has done nothing yet."""
+    (home / "keys").mkdir(parents=True)
+    key_of(name).save(home / "keys" / "identity.key")
+    (home / "institution.toml").write_text(
+        f'name = "{name}"\nalliance = "clinics"\ncoordinator = "office:9443"\nmodel_folder = "model"\n'
+        '[data]\nname = "cases"\npath = "cases.jsonl"\nunit_column = "patient"\n'
+    )
+    (home / "root.pub.json").write_bytes(encode(AllianceRoot(key=key_of("root").public_text)))
+    (home / "members.dsse.json").write_bytes(members)
+    (home / "policy.dsse.json").write_bytes(sign_document(key_of(name), policy))
+
+
+def settle(
+    home: Path, name: str, everyone: AllianceMembers, jobs: Mapping[str, Path], ledger: Path, *, now: int
+) -> Path:
+    """Make the home of an institution with folders of `jobs` that were made elsewhere; return its bundle."""
+    furnish(home, name, sign_document(key_of("root"), everyone), policy_of(institution=name))
+    for job, folder in jobs.items():
+        shutil.copytree(folder, home / "jobs" / job / "evidence")
+    shutil.copy(ledger, home / "ledger.jsonl")
+    out = home.with_suffix(".zip")
+    institution_bundle(home, out, Wanted(), clock=lambda: now)
+    return out
 
 
 def small_bundle(folder: Path) -> Path:

@@ -229,7 +229,7 @@ def folder_among_the_messages(folder: Path) -> None:
         resigned(dealer_left_out, r"step 8, rounds/0001/messages/sealed-shares.lima.json: is missing"),
         resigned(message_of_another_round, r"step 8, rounds/0002/messages/adapter-vote.lima.json: round is 1"),
         resigned(message_of_another_member, r"step 8, rounds/0001/messages/sum-checked.lima.json: holds a sum-checked"),
-        resigned(folder_among_the_messages, r"step 8, rounds/0001/messages"),
+        resigned(folder_among_the_messages, r"step 1, rounds/0001/messages/deep/file: does not belong"),
     ],
 )
 def test_a_folder_that_the_institution_itself_doctored_and_signed_again_is_refused(

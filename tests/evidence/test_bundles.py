@@ -18,7 +18,7 @@ from fl_alliance.parties.bundles import Wanted, institution_bundle
 from fl_alliance.protocol.documents import EvidenceBundle, ManifestFile
 from fl_alliance.protocol.ids import digest_of
 from tests.evidence.alliance import key_of, policy_of
-from tests.evidence.folder import ME, NOW
+from tests.evidence.folder import ME, NOW, Folder
 from tests.evidence.house import House
 
 ROOT = key_of("root").keyid
@@ -193,7 +193,8 @@ def test_a_bundle_under_another_name_is_refused(
     bundle: Path, tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     files = files_of(bundle)
-    if "role" in changes:  # whose list names every file
+    if "role" in changes:  # whose list names every file, and which has neither policy nor ledger
+        files = {name: data for name, data in files.items() if name not in ("policy.dsse.json", "ledger.jsonl")}
         changes = changes | {"files": described(files)}
     assert refusals(resigned(tmp_path / "lie.zip", files, **changes)) == [f"step 3, members.dsse.json: {why}"]
 
@@ -241,6 +242,19 @@ def test_what_nobody_compared_is_said_to_be_so(bundle: Path) -> None:
         assert audit.holds
         assert all(job.findings is not None and not job.findings.root_compared for job in audit.inputs[0].jobs)
     assert sum("NOT COMPARED" in line for line in said) == 3
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "refusals/note.txt", "adapter/adapter_model.safetensors"])
+def test_what_slipped_into_a_bundle_is_refused_though_it_is_signed(bundle: Path, tmp_path: Path, name: str) -> None:
+    files = files_of(bundle) | {name: b'{"patient":"clinic-7"}'}
+    assert refusals(resigned(tmp_path / "lie.zip", files)) == [f"step 1, {name}: does not belong to evidence"]
+
+
+@pytest.mark.parametrize("name", ["cases.jsonl", "rounds/0001/update.bin", "keys/alliance.key", "logs/a"])
+def test_what_slipped_into_a_jobs_folder_is_refused_though_it_is_signed(tmp_path: Path, name: str) -> None:
+    folder = Folder(tmp_path / "evidence", rounds=1)
+    folder.write(name, b'{"patient":"clinic-7"}')
+    assert refusals(folder.build()) == [f"step 1, {name}: does not belong to evidence"]
 
 
 # ---- the command

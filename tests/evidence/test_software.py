@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from fl_alliance import __version__
-from fl_alliance.errors import MalformedMessage, NotAuthentic
+from fl_alliance.errors import EvidenceRefused, MalformedMessage, NotAuthentic
+from fl_alliance.evidence.bundle import write_manifest
 from fl_alliance.parties.audit_software import check_software
+from fl_alliance.parties.auditor import verify_evidence
 from fl_alliance.parties.sbom import bill_of_materials
 from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.plan import ModelFile
-from tests.evidence.alliance import bill_for, plan_of
+from tests.evidence.alliance import bill_for, key_of, plan_of
+from tests.evidence.folder import ME, Folder
 
 PLAN = plan_of()
 
@@ -103,3 +107,13 @@ def test_a_bill_that_is_none_is_refused(wrong: str) -> None:
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         check_software(data, PLAN)
+
+
+def test_an_institution_that_ran_another_model_than_the_plans_is_refused_by_the_audit(tmp_path: Path) -> None:
+    """It signed everything itself, the list of its files too."""
+    folder = Folder(tmp_path / "evidence", rounds=1).build()
+    other = plan_of(model=(ModelFile(name="model.safetensors", digest=digest_of(b"another model")),))
+    (folder / "software.cdx.json").write_bytes(bill_for(other))
+    write_manifest(folder, key_of(ME), institution=ME)
+    with pytest.raises(EvidenceRefused, match=r"^step 11, software\.cdx\.json: the base-model is 'sha256:"):
+        verify_evidence(folder, root=None, say=lambda _: None)

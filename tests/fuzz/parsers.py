@@ -67,7 +67,10 @@ def all_parsers() -> Iterator[dict[str, Parser]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         away = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        parsers = [*messages(), *documents(folder), *logs(away), *sealed(), *ciphers(stack)]
+        house = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        from tests.fuzz import evidence
+
+        parsers = [*messages(), *documents(folder), *logs(away), *evidence.parsers(house), *sealed(), *ciphers(stack)]
         yield {parser.name: parser for parser in parsers}
 
 

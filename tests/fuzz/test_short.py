@@ -14,14 +14,19 @@ from tests.fuzz.run import fuzz
 
 INPUTS = 1500
 FEWER = {"cipher": 250, "mail: request by": 500, "mail: answer by": 500, "document: by": 500, "manifest": 500,
-         "log: piece by": 300, "log: checkpoint": 300, "log: receipt": 500}  # fmt: skip
+         "log: piece by": 300, "log: checkpoint": 300, "log: receipt": 500,
+         "evidence: bundle": 300, "evidence: list": 300, "evidence: job": 100, "evidence: besides": 300,
+         "evidence: refusal": 300}  # fmt: skip
 NAMES = (
-    "request", "answer", "envelope", "mail: request", "mail: answer", "mail: first proposal", "mail: request by a liar",
-    "mail: answer by a liar", "statement", "document: peek", "document: by a liar", "manifest", "manifest by a liar",
-    "public key", "envelope of the specification", "log: piece", "log: piece by a liar", "log: receipt",
-    "log: checkpoint by a liar", "shares: open", "shares: open, by a liar", "shares: recover",
+    "request", "answer", "envelope", "mail: request", "mail: answer", "mail: first proposal",
+    "mail: request by a liar", "mail: answer by a liar", "statement", "document: peek", "document: by a liar",
+    "manifest", "manifest by a liar", "public key", "envelope of the specification", "log: piece",
+    "log: piece by a liar", "log: receipt", "log: checkpoint by a liar", "evidence: bundle", "evidence: archive",
+    "evidence: list by a liar", "evidence: job", "evidence: job by liars", "evidence: besides, by a liar",
+    "evidence: refusal by a liar", "shares: open", "shares: open, by a liar", "shares: recover",
     "shares: recover, by a liar", "alliance key: unwrap", "alliance key: open", "alliance key: content key",
-    "round keys", "frame", "cipher: upload", "cipher: inside an upload", "cipher: inside a sum", "cipher: alliance key",
+    "round keys", "frame", "cipher: upload", "cipher: inside an upload", "cipher: inside a sum",
+    "cipher: alliance key",
 )  # fmt: skip
 
 

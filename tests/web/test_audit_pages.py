@@ -282,8 +282,8 @@ def test_of_two_ledgers_or_two_histories_of_a_job_neither_is_shown_as_true(allia
     other = Paper(tmp_path, unit=HOSTILE).job("job-2", at=BEGIN, rounds=1)["lima"]
     pages = client_of(seen(*alliance.given, other))
     said = text_of(pages.get("/").text)
-    assert "two ledgers of lima for data set cases, in inputs 3 and 2: neither is the beginning of the other" in said
-    assert "different records of job job-2" in said
+    assert "all inputs together: step 14, one ledger ledger.jsonl lima signed two ledgers of cases" in said
+    assert "all inputs together: step 15, one truth plan.dsse.json is sha256:" in said
     assert "the coordinator signed two histories" in said
     assert pages.get(LIMA).status_code == 404
     assert pages.get("/institution/lagos/cases").status_code == 200

@@ -14,12 +14,9 @@ from pathlib import Path
 import pytest
 
 from fl_alliance.errors import BadConfig
-from fl_alliance.parties.audit_pages.evidence import examined
 from fl_alliance.parties.audit_pages.serving import PagesServer
-from tests.evidence.alliance import key_of
-from tests.evidence.house import House, small_bundle
 from tests.evidence.test_without_heavy_libraries import HEAVY, HOOK, MAIN, run
-from tests.web.conftest import NOW, Alliance, client_of
+from tests.web.conftest import Alliance
 
 NEEDED = ("starlette", "uvicorn")
 ABSENT = (*(name for name in HEAVY if name not in NEEDED), "matplotlib", "fpdf")
@@ -53,33 +50,6 @@ def test_the_command_verifies_prints_its_address_answers_and_ends_when_told(alli
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "tried\n")
-
-
-def test_a_bundle_is_shown_as_its_folders_are(tmp_path: Path) -> None:
-    house = House(tmp_path / "lagos")
-    house.job("job-1", rounds=1)
-    house.job("job-2", rounds=2)
-    bundle, folders = house.bundle(tmp_path / "lagos.zip"), [house.evidence("job-1"), house.evidence("job-2")]
-    said = []
-    for places in ([bundle], folders):
-        with examined(places, root=key_of("root").keyid, now=NOW, say=lambda _: None) as case:
-            pages = client_of(case)
-            address = "/institution/lagos/cases/entry/3"
-            said.append([pages.get(a).text for a in (address, "/job/clinics/job-1", "/institution/lagos/cases")])
-            assert "✓ log: round-record" in said[-1][0]
-    assert [page.replace("input 2", "input 1").replace("/evidence/2", "/evidence/1") for page in said[1]] == said[0]
-
-
-def test_a_bundle_with_one_byte_changed_is_red_and_nothing_of_it_is_shown(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path)
-    data = bytearray(bundle.read_bytes())
-    data[len(data) // 2] ^= 1
-    bundle.write_bytes(data)
-    with examined([bundle], root=None, now=NOW, say=lambda _: None) as case:
-        page = client_of(case).get("/").text
-    assert "✗ DOES NOT HOLD" in page
-    assert "step 0, archive" in page
-    assert case.houses == ()
 
 
 def test_the_pages_are_on_loopback_alone_and_a_taken_port_is_named(alliance: Alliance) -> None:

@@ -9,22 +9,28 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from fl_alliance.evidence.files import EvidenceFiles
 from fl_alliance.evidence.keys import AllianceRoot, public_key_of
 from fl_alliance.evidence.sign import open_document
+from fl_alliance.parties.audit_bundle import Standing
 from fl_alliance.parties.audit_inputs import Audit, InputAudit, JobAudit, audited
 from fl_alliance.parties.audit_steps import Step
 from fl_alliance.parties.auditor import LEDGER, MEMBERS, ROOT, Findings
 from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.privacy.reporting.facts import Facts, facts_of
 from fl_alliance.protocol.codec import decode
-from fl_alliance.protocol.documents import AllianceMembers
+from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy
+from fl_alliance.protocol.messages import Refusal
 
 Read = Callable[[str], bytes]
+
+ONE_TRUTH: Final = 15
+"""The verifier's step that compares a job's documents between inputs (`audit_together`)."""
 
 ACCOUNTING: Final = threading.Lock()
 """Held while an accountant may have to compute: that can take many seconds and hundreds of megabytes."""
@@ -73,17 +79,53 @@ class Given:
         return all(step.holds for step in self.steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Besides:
+    """What an institution's bundle holds besides its jobs: ledger and policy of the day, plans that it refused."""
+
+    number: int
+    """Of the input."""
+    standing: Standing
+    listed: str
+    """Digest of the ledger's file, in the bundle's signed list."""
+    read: Read
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Institution and data set."""
+        return self.standing.ledger.institution, self.standing.ledger.dataset
+
+
+def refused(besides: Iterable[Besides]) -> tuple[tuple[str, Refusal], ...]:
+    """Return the plans that were refused, each once, and by whom."""
+    found = {
+        (one.name[0], refusal.request_digest): (one.name[0], refusal)
+        for one in besides
+        for refusal in one.standing.refusals
+    }
+    return tuple(found.values())
+
+
 @dataclass(frozen=True)
 class House:
     """One data set of one institution, as its longest ledger shows it."""
 
     evidence: tuple[Evidence, ...]
-    """The shortest ledger first; each is the beginning of the next."""
+    """Of its jobs, the shortest ledger first; each is the beginning of the next."""
+    besides: tuple[Besides, ...] = ()
+    """Of its bundles, the shortest ledger first."""
 
     @property
     def newest(self) -> Evidence:
-        """The evidence with the longest ledger."""
+        """The evidence of a job with the longest ledger."""
         return self.evidence[-1]
+
+    @property
+    def today(self) -> Besides | None:
+        """The bundle whose ledger is the longest; None: none was given, or a job's is longer."""
+        last = self.besides[-1] if self.besides else None
+        jobs = self.newest.findings.sources.ledger
+        return last if last is not None and len(last.standing.ledger.entries) >= len(jobs.entries) else None
 
     @property
     def name(self) -> tuple[str, str]:
@@ -93,12 +135,34 @@ class House:
     @property
     def ledger(self) -> Ledger:
         """The longest one."""
-        return self.newest.findings.sources.ledger
+        return self.today.standing.ledger if self.today else self.newest.findings.sources.ledger
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """All of them, the shortest first."""
+        found = [one.findings.sources.ledger for one in self.evidence] + [one.standing.ledger for one in self.besides]
+        return tuple(sorted(found, key=lambda ledger: len(ledger.entries)))
+
+    @property
+    def policy(self) -> InstitutionPolicy:
+        """The one that came with the longest ledger."""
+        return self.today.standing.policy if self.today else self.newest.findings.sources.policy
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Plans that it refused, each once."""
+        return tuple(refusal for _, refusal in refused(self.besides))
+
+    def read_ledger(self) -> bytes:
+        """Return the file of the longest ledger, as it is now."""
+        return (self.today or self.newest).read(LEDGER)
 
     @functools.cached_property
     def facts(self) -> Facts:
-        """Everything that the newest report says in numbers, recomputed."""
-        return facts_of(self.newest.findings.sources)
+        """Everything that a report says in numbers, of the longest ledger, recomputed."""
+        sources, last = self.newest.findings.sources, self.ledger.entries[-1].time
+        report = sources.report.model_copy(update={"time": max(sources.report.time, last)})
+        return facts_of(replace(sources, ledger=self.ledger, policy=self.policy, report=report))
 
     def of_job(self, name: tuple[str, str]) -> Evidence | None:
         """Return the evidence of a job; None: it was not given."""
@@ -120,6 +184,10 @@ class Case:
     """By name; without those of which there are two ledgers."""
     disputed: frozenset[tuple[str, str]] = frozenset()
     """Jobs of which inputs say different things."""
+    relayed: tuple[tuple[tuple[str, str], int], ...] = ()
+    """Jobs of which the coordinator's own evidence was given, with the input's number."""
+    besides: tuple[Besides, ...] = ()
+    """What the bundles of institutions hold besides their jobs."""
 
     @property
     def problems(self) -> tuple[tuple[str, Step], ...]:
@@ -172,17 +240,22 @@ def _case(audit: Audit, root: str | None, now: int) -> Case:
     turns = threading.Lock()
     given = tuple(_given(number, one, turns) for number, one in enumerate(audit.inputs, start=1))
     evidence = [one for part in given for one in part.evidence]
-    disputed = dict(_disputed_jobs(evidence))
-    contradictions = [*((LEDGER, 6, why) for why in _forked_ledgers(evidence)),
-                      *(("rounds", 7, why) for why in disputed.values())]  # fmt: skip
-    together = [Step(number=number, holds=False, text=why, file=file) for file, number, why in contradictions]
+    besides = [_besides(number, one, turns) for number, one in enumerate(audit.inputs, 1) if one.standing is not None]
+    relayed = [
+        ((job.relayed.alliance, job.relayed.job), number)
+        for number, one in enumerate(audit.inputs, start=1)
+        for job in one.jobs
+        if job.relayed is not None
+    ]
     return Case(
         given=given,
         root=root,
         time=now,
-        together=(*audit.together, *together),
-        houses=tuple(_houses(evidence)),
-        disputed=frozenset(disputed),
+        together=tuple(audit.together),
+        houses=tuple(_houses(evidence, besides)),
+        disputed=_disputed(evidence, audit.together),
+        relayed=tuple(relayed),
+        besides=tuple(besides),
     )
 
 
@@ -193,52 +266,54 @@ def _given(number: int, given: InputAudit, turns: threading.Lock) -> Given:
     return Given(number, str(given.place), tuple(groups), evidence)
 
 
-def _evidence(number: int, job: JobAudit, findings: Findings, turns: threading.Lock) -> Evidence:
+def _reader(files: EvidenceFiles, turns: threading.Lock) -> Read:
     def read(name: str) -> bytes:
         with turns:  # an archive is one file with one place where it is read
-            return job.files.read(name)
+            return files.read(name)
 
+    return read
+
+
+def _besides(number: int, given: InputAudit, turns: threading.Lock) -> Besides:
+    bundle, files, standing = given.bundle, given.files, given.standing
+    if bundle is None or files is None or standing is None:
+        raise ValueError(f"input {number} has no bundle")
+    listed = {file.name: file.digest for file in bundle.files}[LEDGER]
+    return Besides(number=number, standing=standing, listed=listed, read=_reader(files, turns))
+
+
+def _evidence(number: int, job: JobAudit, findings: Findings, turns: threading.Lock) -> Evidence:
+    read = _reader(job.files, turns)
     key = decode(AllianceRoot, read(ROOT)).public
     members = open_document(read(MEMBERS), AllianceMembers, public_key=key)
     return Evidence(number=number, findings=findings, members=members, read=read)
 
 
-def _forked_ledgers(evidence: Sequence[Evidence]) -> Iterator[str]:
-    for house in _grouped(evidence):
-        for shorter, longer in itertools.pairwise(house.evidence):
-            if not _begins(longer, shorter):
-                yield (
-                    f"two ledgers of {house.name[0]} for data set {house.name[1]}, in inputs {shorter.number} and "
-                    f"{longer.number}: neither is the beginning of the other"
-                )
+def _disputed(evidence: Sequence[Evidence], together: Sequence[Step]) -> frozenset[tuple[str, str]]:
+    """Return the jobs of which two inputs say different things: those with different records, or all that several tell.
 
-
-def _disputed_jobs(evidence: Sequence[Evidence]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield each job of which two inputs say different things, and which.
-
-    Records are chained and name the plan: where they are the same, everything is that a job's members share.
+    Records are chained and name plan, uploads and adapter. Where they agree and the verifier found something else to be
+    different, nothing that more than one input tells is shown as true.
     """
-    for first, other in itertools.pairwise(sorted(evidence, key=lambda one: (one.name, one.number))):
-        if first.name == other.name and first.findings.sources.records != other.findings.sources.records:
-            yield first.name, f"inputs {first.number} and {other.number} have different records of job {first.name[1]}"
+    if all(step.holds for step in together if step.number == ONE_TRUTH):
+        return frozenset()
+    ordered = sorted(evidence, key=lambda one: (one.name, one.number))
+    shared = [(one, other) for one, other in itertools.pairwise(ordered) if one.name == other.name]
+    records = {one.name for one, other in shared if one.findings.sources.records != other.findings.sources.records}
+    return frozenset(records or {one.name for one, _ in shared})
 
 
-def _begins(longer: Evidence, shorter: Evidence) -> bool:
-    begin = shorter.findings.sources.ledger.digests
-    return longer.findings.sources.ledger.digests[: len(begin)] == begin
-
-
-def _grouped(evidence: Sequence[Evidence]) -> list[House]:
-    """Return the evidence by house, the shortest ledger first."""
-    houses: dict[tuple[str, str], list[Evidence]] = {}
-    for one in evidence:
-        houses.setdefault((one.findings.institution, one.findings.dataset), []).append(one)
-    ordered = [sorted(mine, key=lambda one: one.findings.sources.report.entries) for mine in houses.values()]
-    return sorted((House(tuple(mine)) for mine in ordered), key=lambda house: house.name)
-
-
-def _houses(evidence: Sequence[Evidence]) -> Iterator[House]:
+def _houses(evidence: Sequence[Evidence], besides: Sequence[Besides]) -> Iterator[House]:
     """Yield the houses that have one ledger: of two that contradict each other nothing is shown as true."""
-    for house in _grouped(evidence):
-        if all(_begins(longer, shorter) for shorter, longer in itertools.pairwise(house.evidence)):
+    for name in sorted({(one.findings.institution, one.findings.dataset) for one in evidence}):
+        jobs = [one for one in evidence if (one.findings.institution, one.findings.dataset) == name]
+        house = House(
+            tuple(sorted(jobs, key=lambda one: one.findings.sources.report.entries)),
+            tuple(sorted((b for b in besides if b.name == name), key=lambda b: len(b.standing.ledger.entries))),
+        )
+        if all(_begins(longer, shorter) for shorter, longer in itertools.pairwise(house.ledgers)):
             yield house
+
+
+def _begins(longer: Ledger, shorter: Ledger) -> bool:
+    return longer.digests[: len(shorter.digests)] == shorter.digests

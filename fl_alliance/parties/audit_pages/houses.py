@@ -22,7 +22,7 @@ from fl_alliance.parties.audit_pages.blocks import (
     links,
 )
 from fl_alliance.parties.audit_pages.evidence import Evidence, House
-from fl_alliance.parties.audit_pages.overview import HOME, day, dots_of
+from fl_alliance.parties.audit_pages.overview import HOME, day, dots_of, refusals_of
 from fl_alliance.parties.audit_pages.what_if import Answer, answer, values_of
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.ledger import spent
@@ -50,13 +50,14 @@ def house_page(house: House, *, first: int) -> Page:
             Part("One more job", (_ask(house, house.newest, None),)),
             Part("Jobs on this data set", (_jobs(house),)),
             Part("Ledger", tuple(_ledger(house, first)), anchor="ledger"),
-            Part("The institution's policy", (_policy(house.newest.findings.sources.policy),)),
+            Part("Plans that it refused", (_refusals(house),)),
+            Part("The institution's policy", (_policy(house.policy),)),
         ),
     )
 
 
 def _budget(house: House) -> Iterator[PageBlock]:
-    facts, policy = house.facts, house.newest.findings.sources.policy
+    facts, policy = house.facts, house.policy
     named = [(GAUGES[gauge.name], gauge) for gauge in facts.gauges]
     table = Table(
         f"Caps in epsilon (PLD), at delta {decimal_text(facts.caps_delta)}, the least of all charges",
@@ -133,6 +134,12 @@ def _row(house: House, entry: LedgerEntry, total: str) -> tuple[str, ...]:
         str(entry.event.steps),
         total,
     )
+
+
+def _refusals(house: House) -> PageBlock:
+    if not house.besides:
+        return Paragraph("They are in an institution's bundle; none of it was given, only its jobs.", "note")
+    return refusals_of([(house.name[0], refusal) for refusal in house.refusals])
 
 
 def _policy(policy: InstitutionPolicy) -> Table:

@@ -65,6 +65,9 @@ def _costs(case: Case, plan: TrainingPlan, evidence: Sequence[Evidence]) -> Iter
     if missing := [name for name in plan.names if name not in known]:
         text = "Also members, of whom no evidence was given here: {}. Each has its own ledger and budget."
         yield Paragraph(text.format(", ".join(missing)), "note")
+    for number in [number for name, number in case.relayed if name == evidence[0].name]:
+        where = link(addresses.of_input(number), f"input {number}")
+        yield Paragraph(Markup("The coordinator's own evidence of the job was compared with theirs: {}.").format(where))
 
 
 def _cost(case: Case, one: Evidence) -> tuple[str, ...]:
@@ -131,6 +134,12 @@ def _gaps(
             if member not in uploaded:
                 rounds.setdefault(member, []).append(str(record.round))
     items: list[str] = [f"No update of {member} in the sum of: round {', '.join(at)}." for member, at in rounds.items()]
+    items += [
+        f"Refused by {house.name[0]}, {refusal.error}: {refusal.reason}"
+        for house in case.houses
+        for refusal in house.refusals
+        if (refusal.alliance, refusal.job) == evidence[0].name
+    ]
     for one in evidence:
         items += [
             Markup("Charged by {}, and no sum was opened with it: round {}.").format(

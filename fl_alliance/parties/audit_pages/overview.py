@@ -18,11 +18,12 @@ from fl_alliance.parties.audit_pages.blocks import (
     link,
     links,
 )
-from fl_alliance.parties.audit_pages.evidence import Case, Given, House
+from fl_alliance.parties.audit_pages.evidence import Case, Given, House, refused
 from fl_alliance.parties.audit_steps import Step
 from fl_alliance.privacy.report import Gauge
 from fl_alliance.privacy.reporting.content import when
 from fl_alliance.protocol.ids import decimal_text
+from fl_alliance.protocol.messages import Refusal
 
 HOME = ("Overview", addresses.OVERVIEW)
 
@@ -32,6 +33,8 @@ def overview(case: Case) -> Page:
     parts = [Part("What was given", tuple(_given(case)))]
     if case.houses:
         parts = [Part("Budgets", tuple(_budgets(case.houses))), Part("Jobs", (_jobs(case),)), *parts]
+    if case.besides:
+        parts.insert(-1, Part("Refused plans", (refusals_of(refused(case.besides)),)))
     if case.problems:
         parts.insert(0, Part("What does not hold", tuple(_problems(case))))
     institutions = len({house.name[0] for house in case.houses})
@@ -144,6 +147,17 @@ def _job(case: Case, name: tuple[str, str]) -> tuple[str, ...]:
         links([(addresses.of_input(one.number), one.findings.institution) for one in evidence]),
         decimal_text(max(one.findings.costs.job_pld for one in evidence)),
         decimal_text(first.delta),
+    )
+
+
+def refusals_of(found: Sequence[tuple[str, Refusal]]) -> PageBlock:
+    """Return plans that were refused, by whom and why."""
+    if not found:
+        return Paragraph("The institutions whose bundles were given kept none.")
+    return Table(
+        "Each signed by the institution; the bundle holds the coordinator's signed question",
+        ("Institution", "job", "error", "reason"),
+        tuple((name, f"{one.alliance} / {one.job}", one.error, one.reason) for name, one in found),
     )
 
 

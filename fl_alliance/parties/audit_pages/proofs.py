@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from fl_alliance.errors import AllianceError, NotAuthentic
+from fl_alliance.evidence.bundle import BUNDLE
 from fl_alliance.evidence.log import head_entry, leaf_of, open_checkpoint, record_entry
 from fl_alliance.evidence.merkle import climb, require_inclusion
 from fl_alliance.evidence.sign import open_document, read_envelope
@@ -108,15 +109,17 @@ def prove(house: House, sequence: int) -> Proof:
         proof.envelope = lines[sequence - 1]
         proof.check("signature", LEDGER, lambda: _signature(house, proof))
         proof.check("entry before", LEDGER, lambda: _before(house, proof, lines))
-        last = sequence == len(lines)
-        proof.check("named by", REPORT if last else LEDGER, lambda: _after(house, proof, lines))
+        after = _after if sequence < len(lines) else _end
+        proof.check(
+            "named by", LEDGER if sequence < len(lines) else _end_file(house, proof), lambda: after(house, proof, lines)
+        )
     if proof.evidence is not None:
         _in_its_job(proof, proof.evidence)
     return proof
 
 
 def _lines(house: House) -> tuple[list[bytes], str]:
-    lines = house.newest.read(LEDGER).split(b"\n")[:-1]
+    lines = house.read_ledger().split(b"\n")[:-1]
     if tuple(map(digest_of, lines)) != house.ledger.digests:
         raise NotAuthentic("is not the ledger that was verified when these pages were started: start them again")
     return lines, f"{len(lines)} lines, unchanged since these pages were started"
@@ -141,14 +144,35 @@ def _before(house: House, proof: Proof, lines: list[bytes]) -> tuple[None, str]:
 
 
 def _after(house: House, proof: Proof, lines: list[bytes]) -> tuple[None, str]:
-    """Say what names this entry: the one after it, or the signed report."""
+    """The entry after this one names it."""
     key, sequence = house.newest.key_of(proof.entry.institution), proof.entry.sequence
-    if sequence < len(lines):
-        named = open_document(lines[sequence], LedgerEntry, public_key=key).previous
-        who = f"entry {sequence + 1}"
-    else:
-        named = open_document(house.newest.read(REPORT), PrivacyReport, public_key=key).ledger_head
-        who = "the signed report"
+    named = open_document(lines[sequence], LedgerEntry, public_key=key).previous
+    return _named(proof, f"entry {sequence + 1}", named)
+
+
+def _end(house: House, proof: Proof, lines: list[bytes]) -> tuple[None, str]:
+    """The last entry is named by the report of a job; or the signed list of a bundle names the whole file."""
+    one = _reported(house, proof)
+    if one is not None:
+        key = one.key_of(proof.entry.institution)
+        report = open_document(one.read(REPORT), PrivacyReport, public_key=key)
+        return _named(proof, "the signed report", report.ledger_head)
+    whole = digest_of(b"".join(line + b"\n" for line in lines))
+    if house.today is None or house.today.listed != whole:
+        raise NotAuthentic(f"no signed report or list names a ledger that ends with entry {proof.entry.sequence}")
+    return None, f"the bundle's list, signed by {proof.entry.institution}, names the ledger that ends with this entry"
+
+
+def _reported(house: House, proof: Proof) -> Evidence | None:
+    heads = {one.findings.sources.report.ledger_head: one for one in house.evidence}
+    return heads.get(proof.digest)
+
+
+def _end_file(house: House, proof: Proof) -> str:
+    return BUNDLE if _reported(house, proof) is None else REPORT
+
+
+def _named(proof: Proof, who: str, named: str) -> tuple[None, str]:
     if named != digest_of(proof.envelope):
         raise NotAuthentic(f"{who} names {named}, this entry is {digest_of(proof.envelope)}")
     return None, f"{who}, signed by {proof.entry.institution}, names the digest of this entry"

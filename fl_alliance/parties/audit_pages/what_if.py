@@ -54,7 +54,7 @@ def answer(house: House, like: Evidence, asked: Mapping[str, str], *, now: int) 
 
 
 def _facts(house: House, like: Evidence, plan: TrainingPlan, now: int) -> PlanFacts:
-    policy, members = house.newest.findings.sources.policy, like.members
+    policy, members = house.policy, like.members
     with ACCOUNTING:
         return facts_of(plan, digest_of(encode(plan)), house.ledger, policy, members, approved=(), now=now)
 

@@ -159,7 +159,7 @@ def test_check_reads_model_and_records(shell: Shell):
 def test_verify_says_each_step_unbroken_and_as_it_is(shell: Shell):
     evidence = Folder(shell.here / "evi[red]dence").build()
     lines = shell.type("audit", "verify", evidence, "--root", key_of("root").keyid).splitlines()
-    assert [line.partition(" ")[0] for line in lines[:-1]] == [f"({step})" for step in range(1, 11)]
+    assert [line.partition(" ")[0] for line in lines[:-1]] == [f"({step})" for step in range(1, 12)]
     assert lines[-1] == "the evidence holds"
 
 

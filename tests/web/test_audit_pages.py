@@ -228,6 +228,7 @@ def test_what_was_changed_after_the_start_is_found_when_its_entry_is_asked_for(
         ("log/checkpoint-0002.dsse.json", "log/checkpoint-0001.dsse.json", "log: round-record"),
         ("log/leaves", "log/checkpoint-0001.dsse.json", "log: ledger-head"),
         ("plan.dsse.json", "policy.dsse.json", "plan"),
+        ("report.dsse.json", "../../job-1/lima/report.dsse.json", "named by"),
     ],
 )
 def test_an_authentic_file_in_the_place_of_another_is_found_too(
@@ -235,7 +236,7 @@ def test_an_authentic_file_in_the_place_of_another_is_found_too(
 ) -> None:
     folder = Path(shutil.copytree(alliance.given[1], tmp_path / "evidence"))
     pages = client_of(seen(folder))
-    shutil.copy(folder / other, folder / file)
+    shutil.copy(alliance.given[1] / other, folder / file)
     answer = pages.get(f"{LIMA}/entry/4")
     assert answer.status_code == 409
     assert f"✗ DOES NOT HOLD: {check} " in text_of(answer.text)

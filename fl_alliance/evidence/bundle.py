@@ -80,10 +80,19 @@ def check_bundle(files: EvidenceFiles) -> EvidenceBundle:
         raise EvidenceRefused(f"step 1, {JOBS}/{job}: {why}")
     own = {file.name for file in bundle.files}
     lists = [f"{JOBS}/{job}/{MANIFEST}" for job in bundle.jobs] if bundle.role == "institution" else []
+    if bundle.role == "institution":
+        _require_listed_once(own, lists)
     theirs = tuple(name.removesuffix(MANIFEST) for name in lists if name in own)
     besides = {name for name in names if name.startswith(theirs) and name not in own} if theirs else set[str]()
     _compare(files, bundle.files, BUNDLE, {BUNDLE, *besides})
     return bundle
+
+
+def _require_listed_once(own: set[str], lists: Iterable[str]) -> None:
+    """An institution's job lists its own files, and nobody else does: two lists could disagree."""
+    for name in sorted(own - set(lists)):
+        if name.startswith(f"{JOBS}/"):
+            raise EvidenceRefused(f"step 1, {name}: is listed in {BUNDLE}, must be in its job's {MANIFEST} alone")
 
 
 def described(files: EvidenceFiles, name: str) -> ManifestFile:

@@ -20,6 +20,21 @@ from fl_alliance.protocol.model import Wire
 
 PUBLIC_KEY_BYTES = 32
 
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(y)
+    for y in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Every spelling of a point whose order divides 8, without the sign bit of x: anybody can write signatures that verify
+under one, and OpenSSL lets them (RFC 8032, 5.1.7, leaves it open; Chalkias et al., "Taming the many EdDSAs", 2020)."""
+
 
 class IdentityKey:
     """A private signing key. It prints as `***`, can't be pickled, and leaves memory only through `save`."""
@@ -131,13 +146,15 @@ def public_key_of(text: str) -> bytes:
     """Return the raw public key that `text` (base64) holds.
 
     Raises:
-        MalformedMessage: not canonical base64 of 32 bytes.
+        MalformedMessage: not canonical base64 of 32 bytes, or a point of small order, which is nobody's key.
     """
     raw = b""
     with contextlib.suppress(ValueError):
         raw = base64.b64decode(text, validate=True)
     if len(raw) != PUBLIC_KEY_BYTES or base64.b64encode(raw).decode() != text:
         raise MalformedMessage("a public key must be canonical base64 of 32 bytes")
+    if raw[:-1] + bytes([raw[-1] & 0x7F]) in _SMALL_ORDER:
+        raise MalformedMessage(f"public key {text} is a point of small order: signatures under it show nothing")
     return raw
 
 

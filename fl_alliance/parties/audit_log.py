@@ -10,6 +10,7 @@ import base64
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fl_alliance.errors import EvidenceRefused, LogForked, NotAuthentic, NotInLog
 from fl_alliance.evidence.log import (
@@ -30,6 +31,8 @@ from fl_alliance.protocol.ids import digest_of
 from fl_alliance.protocol.log import LogEntry, LogReceipt
 
 LOG, LEAVES = "log", "leaves"
+CLOCKS_DIFFER: Final = 86_400
+"""Seconds; far more than the transport lets the clocks of two parties differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,12 @@ class Logged:
     members: bytes
     plan: bytes
     records: Sequence[bytes]
+    acceptances: Mapping[str, bytes]
+    """From before the first round, by file name; others may lie among them."""
     messages: Sequence[Mapping[str, bytes]]
     """Of each round, by file name."""
+    charged: Sequence[int] | None
+    """When each round was charged, as the institution dates it; None: it is no institution's evidence."""
 
     @property
     def key(self) -> bytes:
@@ -73,7 +80,7 @@ def check_log(files: Mapping[str, bytes], logged: Logged) -> int:
     wanted = {LEAVES, *(name(n) for n in range(rounds + 1) for name in (checkpoint_name, receipt_name))}
     if odd := sorted(wanted ^ set(files)):
         raise NotAuthentic(f"{odd[0]} {'is missing' if odd[0] in wanted else 'does not belong there'}")
-    tree, size = leaf_tree(files[LEAVES]), 0
+    tree, size, since = leaf_tree(files[LEAVES]), 0, 0
     places = {leaf: place for place, leaf in reversed(list(enumerate(tree.leaves(tree.size))))}
     for number in range(rounds + 1):
         shown = files[checkpoint_name(number)]
@@ -87,6 +94,9 @@ def check_log(files: Mapping[str, bytes], logged: Logged) -> int:
             if places.get(leaf_of(entry), size) >= size:
                 raise NotInLog(f"{checkpoint_name(number)}: no {entry.kind} {entry.digest} among its {size} entries")
         _check_receipt(decode(LogReceipt, files[receipt_name(number)]), shown, entries[0], logged)
+        if number and logged.charged is not None:
+            _check_dated(number, since, logged.charged[number - 1], checkpoint.time)
+        since = checkpoint.time
         if number < rounds:
             _check_shown(digest_of(shown), logged.messages[number], logged.address)
     if size != tree.size:
@@ -112,10 +122,11 @@ def _entries(logged: Logged, number: int) -> Iterator[LogEntry]:
         yield members_entry(logged.members)
         return
     yield record_entry(logged.job, number, logged.records[number - 1])
-    for name, envelope in sorted(logged.messages[number - 1].items()):
-        if name.startswith("sealed-update."):
+    said = {**logged.messages[number - 1], **(logged.acceptances if number == 1 else {})}
+    for name, envelope in sorted(said.items()):
+        if name.startswith(("acceptance.", "sealed-update.")):
             sender, answer = read_answer(logged.address, envelope)
-            if isinstance(answer, m.SealedUpdate):
+            if isinstance(answer, m.Acceptance | m.SealedUpdate):
                 yield head_entry(sender, answer, envelope)
 
 
@@ -123,6 +134,12 @@ def _check_receipt(receipt: LogReceipt, shown: bytes, entry: LogEntry, logged: L
     check_receipt(receipt, alliance=logged.alliance, public_key=logged.key)
     if base64.b64decode(receipt.checkpoint) != shown or receipt.entry != entry:
         raise NotAuthentic(f"the receipt is for {receipt.entry.kind} {receipt.entry.digest} or another checkpoint")
+
+
+def _check_dated(number: int, since: int, charged: int, until: int) -> None:
+    """A round is charged between the checkpoint before it and its own: an entry of another date is in another year."""
+    if not since - CLOCKS_DIFFER <= charged <= until + CLOCKS_DIFFER:
+        raise NotAuthentic(f"round {number} was charged at {charged}, its checkpoints are of {since} and {until}")
 
 
 def _check_shown(digest: str, messages: Mapping[str, bytes], address: Address) -> None:

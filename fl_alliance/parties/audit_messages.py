@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fl_alliance.errors import AllianceError, EvidenceRefused
+from fl_alliance.errors import AllianceError, EvidenceRefused, NotAuthentic
+from fl_alliance.parties.audit_rules import check_accepted
 from fl_alliance.parties.mail import Address, read_answer
+from fl_alliance.privacy.ledger import Ledger
 from fl_alliance.protocol import messages as m
 from fl_alliance.protocol.codec import encode
 from fl_alliance.protocol.documents import RoundRecord
@@ -59,9 +61,31 @@ def check_messages(record: RoundRecord, plan: TrainingPlan, evidence: Evidence) 
     return len(said)
 
 
-def check_key_messages(plan: TrainingPlan, evidence: Evidence) -> int:
-    """Return how many messages from before the first round were checked: signatures and labels (EvidenceRefused)."""
-    return len(_open_all(plan, 0, evidence))
+def check_key_messages(plan: TrainingPlan, plan_digest: str, evidence: Evidence, ledger: Ledger | None) -> int:
+    """Return how many messages from before the first round were checked.
+
+    Every member of the plan accepted it; the key maker, who sorts first, made the alliance key for these acceptances;
+    where there is a `ledger`, its owner's acceptance names a head that it had then.
+
+    Raises:
+        EvidenceRefused: names the message that is missing, not authentic, or says something else.
+    """
+    said = _open_all(plan, 0, evidence)
+    for name in plan.names:
+        acceptance = _of(said, m.Acceptance, name, evidence)
+        _require(acceptance, {"plan_digest": plan_digest}, name, evidence)
+        if ledger is not None and name == ledger.institution:
+            try:
+                check_accepted(acceptance.ledger_head, plan, ledger)
+            except NotAuthentic as error:
+                raise evidence.refuse(f"acceptance.{name}.json", str(error)) from None
+    asked = m.KeyRequest(
+        alliance=plan.alliance, job=plan.job, round=0, acceptances=_relayed("acceptance", plan.names, evidence)
+    )
+    maker = plan.names[0]
+    made = _of(said, m.WrappedKeys, maker, evidence)
+    _require(made, {"acceptances_digest": digest_of(encode(asked))}, maker, evidence)
+    return len(said)
 
 
 def _check_roster(record: RoundRecord, said: Said, evidence: Evidence) -> str:
@@ -120,15 +144,17 @@ def _check_survivors(record: RoundRecord, plan: TrainingPlan, said: Said, eviden
 
 def _check_nested(record: RoundRecord, plan: TrainingPlan, said: Said, evidence: Evidence) -> None:
     """Nobody is in a list that was not in the one before, and a threshold revealed: fewer can't have opened the sum."""
-    within = {upload.member for upload in record.uploads}
+    named = {"members": set(record.members), "uploads": {upload.member for upload in record.uploads}}
+    for kind, list_name in (("round-keys", "members"), ("sealed-shares", "members"), ("sealed-update", "uploads")):
+        for name in sorted(_senders(said, kind) - named[list_name]):
+            raise evidence.refuse(f"{kind}.{name}.json", f"{name} is not among the record's {list_name}")
     for kind, before in (
         ("survivors-confirmed", "sealed-update"),
         ("revealed-shares", "survivors-confirmed"),
         ("sum-checked", "revealed-shares"),
         ("adapter-vote", "revealed-shares"),
     ):
-        allowed = within if before == "sealed-update" else _senders(said, before)
-        for name in sorted(_senders(said, kind) - allowed):
+        for name in sorted(_senders(said, kind) - _senders(said, before)):
             raise evidence.refuse(f"{kind}.{name}.json", f"{name} is not among the senders of {before}")
     if (count := len(_senders(said, "revealed-shares"))) < plan.threshold:
         raise evidence.refuse("revealed-shares.*.json", f"{count} members, need {plan.threshold}")

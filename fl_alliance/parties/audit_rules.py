@@ -9,7 +9,7 @@ from fl_alliance.errors import NotAuthentic
 from fl_alliance.privacy.accountant import PldAccountant
 from fl_alliance.privacy.events import evaluation_event_of, event_of, to_wire
 from fl_alliance.privacy.ledger import Ledger, of_job, spent, year_before
-from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, RoundRecord
+from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry, RoundRecord, ledger_genesis
 from fl_alliance.protocol.evaluation import ended
 from fl_alliance.protocol.plan import TrainingPlan
 
@@ -83,6 +83,24 @@ def check_charged(record: RoundRecord, ledger: Ledger, charges: Mapping[str, Led
         raise NotAuthentic(f"ledger head {head} of {ledger.institution} is no charge of this job")
     if charges[head].round != record.round:
         raise NotAuthentic(f"ledger head {head} charges round {charges[head].round}, must be round {record.round}")
+
+
+def check_accepted(head: str, plan: TrainingPlan, ledger: Ledger) -> None:
+    """The head with which the institution accepted the plan is one that its ledger had before the job was charged."""
+    genesis = ledger_genesis(ledger.institution, ledger.dataset)
+    for entry, before in zip(ledger.entries, (genesis, *ledger.digests), strict=False):
+        if before == head:
+            return
+        if (entry.alliance, entry.job) == (plan.alliance, plan.job):
+            break
+    raise NotAuthentic(f"ledger_head {head} is no head that this ledger had before the job: it was replaced")
+
+
+def charge_times(records: Sequence[RoundRecord], ledger: Ledger) -> tuple[int, ...]:
+    """Return when the charge of each round was made, as the institution dates it; `check_charged` found each."""
+    times = dict(zip(ledger.digests, (entry.time for entry in ledger.entries), strict=True))
+    heads = ({head.member: head.head for head in record.ledger_heads}[ledger.institution] for record in records)
+    return tuple(times[head] for head in heads)
 
 
 def check_caps(plan: TrainingPlan, policy: InstitutionPolicy, ledger: Ledger) -> None:

@@ -18,9 +18,9 @@ from typing import Protocol
 from fl_alliance.errors import EvidenceRefused
 from fl_alliance.evidence.files import EvidenceFiles
 from fl_alliance.evidence.sign import peek_document
-from fl_alliance.parties.audit_log import LEAVES, LOG, SeenLog, compare_logs
+from fl_alliance.parties.audit_log import LEAVES, LOG, SeenLog, checkpoint_name, compare_logs
 from fl_alliance.parties.auditor import LEDGER, MEMBERS, PLAN, ROOT, Say
-from fl_alliance.protocol.documents import AllianceMembers
+from fl_alliance.protocol.documents import AllianceMembers, LogCheckpoint
 
 
 class Noted(Protocol):
@@ -103,6 +103,7 @@ def _first_other(one: Iterable[bytes], other: Iterable[bytes]) -> int:
 # (15) Whoever was in a job has the same documents of it, and the same messages of everybody.
 def _one_truth(held: Sequence[Held], say: Say) -> None:
     _one_list_for_each_serial(held)
+    _lists_only_renewed([item for item in held if item.job is not None])
     jobs: dict[tuple[str, str], list[Held]] = defaultdict(list)
     for item in held:
         if item.job is not None:
@@ -143,4 +144,18 @@ def _one_list_for_each_serial(held: Sequence[Held]) -> None:
         if first != members:
             raise EvidenceRefused(
                 f"step 15, {MEMBERS}: two lists of members with number {members.serial}, in {where} and {item.where}"
+            )
+
+
+def _lists_only_renewed(jobs: Sequence[Held]) -> None:
+    """A job that began later, by the log, has no older list: who was struck off is not called back."""
+    begun = []
+    for item in jobs:
+        first = peek_document(item.files.read(f"{LOG}/{checkpoint_name(0)}"), LogCheckpoint)  # both verified before
+        serial = peek_document(item.files.read(MEMBERS), AllianceMembers).serial
+        begun.append((item.root, first.size, serial, item.where))
+    for (root, _, earlier, one), (same, _, later, other) in itertools.pairwise(sorted(begun)):
+        if root == same and later < earlier:
+            raise EvidenceRefused(
+                f"step 15, {MEMBERS}: number {later} in {other}, number {earlier} in {one}, which began before"
             )

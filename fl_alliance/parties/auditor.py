@@ -36,6 +36,7 @@ from fl_alliance.evidence.sign import open_approval, open_document
 from fl_alliance.parties.audit_log import LOG, Logged, check_log
 from fl_alliance.parties.audit_messages import Evidence, check_key_messages, check_messages
 from fl_alliance.parties.audit_rules import (
+    charge_times,
     charges_of,
     check_caps,
     check_charged,
@@ -54,7 +55,7 @@ from fl_alliance.privacy.ledger import (
     of_job,
     verify_chain,
 )
-from fl_alliance.privacy.report import Costs, costs_of
+from fl_alliance.privacy.report import Costs, costs_of, statement_of
 from fl_alliance.privacy.reporting.facts import Sources
 from fl_alliance.protocol.codec import decode
 from fl_alliance.protocol.documents import (
@@ -191,7 +192,7 @@ class JobSteps:
             charges = {} if ledger is None else charges_of(plan, plan_digest, ledger)
         with step(7, "rounds"):
             found = sorted({name.split("/")[0] for name in self._below("rounds")})
-            count = plan.rounds if plan.evaluation is None else min(len(found), plan.rounds)
+            count = plan.rounds if plan.evaluation is None else max(1, min(len(found), plan.rounds))
             if found != [f"{number:04d}" for number in range(1, count + 1)]:
                 raise NotAuthentic(f"holds {', '.join(found) or 'nothing'}; the plan has {plan.rounds} rounds")
         key, records, previous = public_key_of(members.coordinator.identity), [], None
@@ -212,11 +213,14 @@ class JobSteps:
         return tuple(records)
 
     # (8) The institutions' own signatures say the same as the coordinator's records.
-    def messages(self, members: AllianceMembers, plan: TrainingPlan, records: tuple[RoundRecord, ...]) -> Address:
+    def messages(
+        self, members: AllianceMembers, plan: TrainingPlan, plan_digest: str, records: tuple[RoundRecord, ...],
+        ledger: Ledger | None,
+    ) -> Address:  # fmt: skip
         """Return the parties' keys, after every message of every round was compared with its record."""
         keys = {member.name: public_key_of(member.identity) for member in members.members}
         address = Address(me=members.coordinator.name, coordinator=members.coordinator.name, keys=keys)
-        count = check_key_messages(plan, self._evidence("keys/messages", address))
+        count = check_key_messages(plan, plan_digest, self._evidence("keys/messages", address), ledger)
         for record in records:
             evidence = self._evidence(f"rounds/{record.round:04d}/messages", address)
             count += check_messages(record, plan, evidence)
@@ -224,9 +228,9 @@ class JobSteps:
         return address
 
     # (10) The coordinator's log holds what the job relied on, as the institution and every other member were shown it.
-    def log(self, plan: TrainingPlan, address: Address, rounds: int) -> int:
+    def log(self, plan: TrainingPlan, address: Address, records: tuple[RoundRecord, ...], ledger: Ledger | None) -> int:
         """Return how many entries the log has, to the last checkpoint."""
-        where = [f"rounds/{number:04d}" for number in range(1, rounds + 1)]
+        where = [f"rounds/{record.round:04d}" for record in records]
         with step(10, LOG):
             logged = Logged(
                 alliance=plan.alliance,
@@ -235,7 +239,9 @@ class JobSteps:
                 members=self._read(MEMBERS),
                 plan=self._read(PLAN),
                 records=[self._read(f"{name}/record.dsse.json") for name in where],
+                acceptances=self._files("keys/messages"),
                 messages=[self._files(f"{name}/messages") for name in where],
+                charged=None if ledger is None else charge_times(records, ledger),
             )
             entries = check_log(self._files(LOG), logged)
         self._say(10, f"log: {entries} entries; plan, members, records and ledger heads are among them; it only grew")
@@ -271,9 +277,9 @@ class _InstitutionSteps(JobSteps):
         approved = self._approvals(plan_digest, policy)
         ledger = self._ledger(policy, signer)
         records = self.rounds(members, plan, plan_digest, ledger)
-        address = self.messages(members, plan, records)
+        address = self.messages(members, plan, plan_digest, records, ledger)
         report, costs = self._epsilon(plan, plan_digest, policy, ledger, records, signer)
-        entries = self.log(plan, address, len(records))
+        entries = self.log(plan, address, records, ledger)
         software = self._software(plan)
         return Findings(
             institution=institution,
@@ -372,6 +378,7 @@ class _InstitutionSteps(JobSteps):
                 "epsilon_rdp": (report.epsilon_rdp, decimal_text(costs.job_rdp)),
                 "dataset_epsilon_pld": (report.dataset_epsilon_pld, decimal_text(costs.dataset_pld)),
                 "dataset_epsilon_rdp": (report.dataset_epsilon_rdp, decimal_text(costs.dataset_rdp)),
+                "statement": (report.statement, statement_of(plan, ledger, costs)),
             }
             require_same(named)
         with step(9, LEDGER):

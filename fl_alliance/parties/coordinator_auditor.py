@@ -52,8 +52,8 @@ class _CoordinatorSteps(JobSteps):
         members = self.members(root_key, bundle.party, public_key_of(bundle.key), "coordinator")
         plan, plan_digest = self.plan(members, None)
         records = self.rounds(members, plan, plan_digest, None)
-        address = self.messages(members, plan, records)
-        entries = self.log(plan, address, len(records))
+        address = self.messages(members, plan, plan_digest, records, None)
+        entries = self.log(plan, address, records, None)
         return CoordinatorFindings(
             alliance=plan.alliance,
             job=plan.job,

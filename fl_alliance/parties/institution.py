@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -446,13 +446,22 @@ class Institution:
         return self.state, machine.Asked(message, relayed, record, digest_of(envelope)), keep
 
     def _relayed(self, message: m.Request) -> tuple[dict[str, m.Answer], dict[str, bytes]]:
-        """Return the authentic answers inside a request, by sender, and their envelopes, by file name."""
+        """Return the authentic answers inside a request, by sender, and their envelopes, by file name.
+
+        The acceptances in a key delivery are among the files alone: what the key maker answered is the answer.
+        """
+        answers, files = self._opened(message.kind, relayed_envelopes(message))
+        if isinstance(message, m.KeyDelivery):
+            files |= self._opened(message.kind, map(base64.b64decode, message.acceptances))[1]
+        return answers, files
+
+    def _opened(self, kind: str, envelopes: Iterable[bytes]) -> tuple[dict[str, m.Answer], dict[str, bytes]]:
         answers: dict[str, m.Answer] = {}
         files: dict[str, bytes] = {}
-        for envelope in relayed_envelopes(message):
+        for envelope in envelopes:
             sender, answer = read_answer(self._address, envelope)
             if sender in answers:
-                raise MalformedMessage(f"{message.kind} holds two envelopes of {sender}")
+                raise MalformedMessage(f"{kind} holds two envelopes of {sender}")
             answers[sender] = answer
             files[f"{answer.kind}.{sender}.json"] = envelope
         return answers, files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ class Folder:
         self.write("members.dsse.json", sign_document(key_of("root"), self.everyone()))
         self.write("plan.dsse.json", self.plan_bytes)
         self.write("policy.dsse.json", self.policy_bytes)
-        self.say(0, "keys/messages", m.KeyAccepted, key_fingerprint=digest_of(b"he"))
         self.show(
             0, plan_entry(self.plan.job, self.plan_bytes), members_entry((self.path / "members.dsse.json").read_bytes())
         )
+        self.keys()
         previous = None
         for number in range(1, self.plan.rounds + 1):
             record = self.round(number, previous)
@@ -90,10 +91,37 @@ class Folder:
     def show(self, number: int, *entries: LogEntry) -> None:
         """Log `entries`, and do as an institution does when it is shown the log's checkpoint."""
         self.log.add(*entries)
+        self.log._clock = lambda: self.time(number)
         self.shown = self.log.checkpoint()
         self.book.visit(self.shown, key_of("office").public, entries)
         for name, data in self.book.evidence(number, self.shown, entries[0]).items():
             self.write(f"log/{name}", data)
+
+    def keys(self) -> None:
+        """What is relayed before the first round."""
+        accepted = self.say(
+            0, "keys/messages", m.Acceptance, plan_digest=digest_of(self.plan_bytes), wrap_key="AAAA",
+            ledger_head=self.heads_before(),
+        )  # fmt: skip
+        self.log_heads(accepted)
+        asked = m.KeyRequest(alliance="clinics", job=self.plan.job, round=0, acceptances=in_order(accepted))
+        self.say(
+            0, "keys/messages", m.WrappedKeys, names=self.names[:1], acceptances_digest=digest_of(encode(asked)),
+            key_fingerprint=digest_of(b"he"), sealed_key="AAAA",
+            wrapped=tuple(m.ToMember(member=name, sealed="AAAA") for name in self.names),
+        )  # fmt: skip
+
+    def heads_before(self) -> dict[str, str]:
+        """Each member's ledger head before the job's first charge; of the others none is real."""
+        known = self.ledger.read()
+        mine = next((entry.previous for entry in known.entries if entry.job == self.plan.job), known.head)
+        return {name: digest_of(name.encode()) for name in self.names} | {ME: mine}
+
+    def log_heads(self, envelopes: dict[str, bytes]) -> None:
+        for name, data in envelopes.items():
+            _, answer = read_answer(Address("office", "office", {name: key_of(name).public}), data)
+            assert isinstance(answer, m.Acceptance | m.SealedUpdate)
+            self.log.add(head_entry(name, answer, data))
 
     def charge(self, number: int) -> str:
         def build(ledger: Any) -> bytes:
@@ -113,10 +141,12 @@ class Folder:
         """Each member's ledger head in a round; of the others none is real."""
         return {name: digest_of(f"{name} {number}".encode()) for name in self.names} | {ME: self.charge(number)}
 
-    def say(self, number: int, where: str, kind: type[Any], **fields: Any) -> dict[str, bytes]:
-        """Write everybody's message; a field that is a dict holds a value for each member."""
+    def say(
+        self, number: int, where: str, kind: type[Any], *, names: Sequence[str] | None = None, **fields: Any
+    ) -> dict[str, bytes]:
+        """Write everybody's message, or that of `names`; a field that is a dict holds a value for each member."""
         envelopes = {}
-        for name in self.names:
+        for name in names or self.names:
             mine = {field: value[name] if isinstance(value, dict) else value for field, value in fields.items()}
             mine |= self.message_changes.get(f"{kind.__name__}.{name}.{number}", {})
             answer = kind(alliance="clinics", job=self.plan.job, round=number, **mine)
@@ -140,10 +170,7 @@ class Folder:
             number, where, m.SealedUpdate, roster_digest=roster, dealers_digest=dealers, upload=uploads,
             ledger_head=heads,
         )  # fmt: skip
-        for name, data in sealed.items():
-            _, answer = read_answer(Address("office", "office", {name: key_of(name).public}), data)
-            assert isinstance(answer, m.SealedUpdate)
-            self.log.add(head_entry(name, answer, data))
+        self.log_heads(sealed)
         total, adapter = digest_of(f"sum {number}".encode()), self.adapter(number)
         survivors = m.SurvivorList(**bound, sealed_updates=in_order(sealed), sum=BlobRef(digest=total, length=11))
         list_digest = digest_of(encode(survivors))

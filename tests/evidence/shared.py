@@ -69,6 +69,9 @@ class Job(Folder):
     def heads(self, number: int) -> dict[str, str]:
         return {name: self.charge_of(name, number) for name in self.names}
 
+    def heads_before(self) -> dict[str, str]:
+        return {name: self.alliance.ledger(name).read().head for name in self.names}
+
     def charge_of(self, name: str, number: int) -> str:
         def build(ledger: Any) -> bytes:
             entry = next_entry(

@@ -69,10 +69,10 @@ DOCTORED: dict[str, tuple[Callable[[Path], None], str]] = {
     "two leaves are swapped": (leaves(lambda data: data[32:64] + data[:32] + data[64:]), "entries have root"),
     "the last leaf is gone": (
         leaves(lambda data: data[:-32]),
-        "checkpoint-0002.dsse.json: 10 entries, after 6 and of 9",
+        "checkpoint-0002.dsse.json: 13 entries, after 9 and of 12",
     ),
-    "one leaf too many": (leaves(lambda data: data + bytes(32)), "leaves: 11 entries, the last checkpoint has 10"),
-    "half a leaf": (leaves(lambda data: data[:-1]), "leaves: 319 bytes, must be a multiple of 32"),
+    "one leaf too many": (leaves(lambda data: data + bytes(32)), "leaves: 14 entries, the last checkpoint has 13"),
+    "half a leaf": (leaves(lambda data: data[:-1]), "leaves: 415 bytes, must be a multiple of 32"),
     "checkpoints in another order": (
         swap("checkpoint-0000.dsse.json", "checkpoint-0002.dsse.json"),
         "no record|receipt",
@@ -128,7 +128,7 @@ def test_two_histories_in_two_folders_are_found(honest: Path, tmp_path: Path) ->
     other.log.add(plan_entry("job-0", b"shown to some"))
     with audited([honest, other.build()], root=ROOT) as audit:
         refusal = audit.refusals[0]
-    assert re.search(r"^step 13, log: .* two histories: entry 0 in .* \(10 entries\) is another .* \(11\)", refusal)
+    assert re.search(r"^step 13, log: .* two histories: entry 0 in .* \(13 entries\) is another .* \(14\)", refusal)
     assert audit.exit_code == 18
 
 
@@ -141,6 +141,6 @@ def test_folders_of_one_history_are_comparable_whatever_their_jobs(tmp_path: Pat
     said: list[str] = []
     with audited([second.build(), early], root=ROOT, say=said.append) as audit:
         assert audit.holds
-    assert said[-2].endswith("10 entries in common, one history")
+    assert said[-2].endswith("13 entries in common, one history")
     shown = (second.path / "log" / "checkpoint-0002.dsse.json").read_bytes()
-    assert open_document(shown, LogCheckpoint, public_key=key_of("office").public).size == 19
+    assert open_document(shown, LogCheckpoint, public_key=key_of("office").public).size == 25

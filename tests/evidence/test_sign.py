@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope as PeerEnvelope
 
 from fl_alliance.errors import BadConfig, MalformedMessage, NotAuthentic, StoreFailed
-from fl_alliance.evidence.keys import IdentityKey, public_key_of
+from fl_alliance.evidence.keys import _SMALL_ORDER, IdentityKey, check_signature, public_key_of
 from fl_alliance.evidence.sign import open_document, open_message, read_envelope, sign_document, sign_message
 from fl_alliance.protocol.documents import AllianceMembers, InstitutionPolicy, LedgerEntry
 from fl_alliance.protocol.envelope import Envelope
 from tests.evidence.alliance import key_of, members_of, policy_of
+from tests.evidence.paper import Neutral
 
 KEY = key_of("lagos")
 LABEL = "fl-alliance/1|sum-checked|lagos|office|clinics|job-1|1"
@@ -170,3 +171,32 @@ def test_a_key_prints_as_stars_and_can_not_be_pickled() -> None:
 def test_what_is_not_a_public_key_is_malformed(text: str) -> None:
     with pytest.raises(MalformedMessage):
         public_key_of(text)
+
+
+def test_every_spelling_of_a_point_of_small_order_is_refused_as_a_key() -> None:
+    """By the curve's own formulas (RFC 8032, 5.1): eight times each is the neutral point, and there are no others."""
+    prime = 2**255 - 19
+    d = -121665 * pow(121666, -1, prime) % prime
+
+    def doubled(xx: int, y: int) -> tuple[int, int]:
+        """Of x squared and y; all five values of y of the points whose order divides 8 are closed under it."""
+        dxxyy = d * xx * y * y
+        return (
+            4 * xx * y * y * pow(1 + dxxyy, -2, prime) % prime,
+            (y * y + xx) * pow(1 - dxxyy, -1, prime) % prime,
+        )
+
+    values = {int.from_bytes(spelling, "little") for spelling in _SMALL_ORDER}
+    assert {value % prime for value in values} == {-value % prime for value in values}
+    assert len({value % prime for value in values}) == 5
+    assert values == {value % prime + more for value in values for more in (0, prime) if value % prime + more < 2**255}
+    for value in values:
+        point = ((value * value - 1) * pow(d * value * value + 1, -1, prime) % prime, value % prime)
+        assert doubled(*doubled(*doubled(*point))) == (0, 1)
+        for sign in (0, 1 << 255):
+            with pytest.raises(MalformedMessage, match="small order"):
+                public_key_of(base64.b64encode((value | sign).to_bytes(32, "little")).decode())
+
+
+def test_a_signature_of_nobody_verifies_under_the_neutral_point_if_it_is_let() -> None:
+    check_signature(Neutral.public, Neutral().sign(b""), b"whatever")

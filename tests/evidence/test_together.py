@@ -109,17 +109,17 @@ def test_the_coordinators_bundle_is_the_same_each_time(everybody: Everybody, tmp
 
 def test_a_member_that_signed_two_messages_for_one_place_is_found(everybody: Everybody, tmp_path: Path) -> None:
     """Each bundle holds: only side by side they show that the member spoke with two tongues."""
-    name = "jobs/job-1/keys/messages/acceptance.site-002.json"
+    name = "jobs/job-1/rounds/0001/messages/revealed-shares.site-002.json"
     members = peek_document(everybody.files("coordinator")["members.dsse.json"], AllianceMembers)
     keys = {member.name: base64.b64decode(member.identity) for member in members.members}
     _, said = read_answer(Address("coordinator", "coordinator", keys), everybody.files("coordinator")[name])
-    assert isinstance(said, m.Acceptance)
-    other = said.model_copy(update={"wrap_key": base64.b64encode(bytes(32)).decode()})
+    assert isinstance(said, m.RevealedShares)
+    other = said.model_copy(update={"sealed": base64.b64encode(bytes(32)).decode()})
     envelope = write_answer(Address("site-002", "coordinator", keys), everybody.key("site-002"), other)
     lie = lie_of_the_coordinator(everybody, tmp_path / "lie.zip", {name: envelope})
     assert verified([lie]).holds
     (refusal,) = verified([everybody.place("site-001"), lie]).refusals
-    assert refusal.startswith("step 15, keys/messages/acceptance.site-002.json: is sha256:")
+    assert refusal.startswith("step 15, rounds/0001/messages/revealed-shares.site-002.json: is sha256:")
 
 
 def test_a_coordinator_that_signs_another_record_for_the_auditor_is_found(everybody: Everybody, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ DIGEST is the first 16 hexadecimal digits of the proposal's: asked again the sam
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ def keeping_refusals(home: Path, handle: Callable[[bytes], bytes]) -> Callable[[
     It raises what `handle` does, and StoreFailed where the refusal can't be kept: then no answer is given.
     """
 
+    @functools.wraps(handle)
     def kept(request: bytes) -> bytes:
         reply = handle(request)
         if _kind(reply) == "refusal" and _kind(request) == "proposal":

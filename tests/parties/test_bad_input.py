@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import shutil
@@ -263,7 +264,7 @@ class Wire:
     def __init__(self, alliance: Alliance, name: str) -> None:
         self.requests: list[bytes] = []
         self.inner = alliance.handlers[name]
-        shell = getattr(self.inner, "__self__", None)
+        shell = getattr(inspect.unwrap(self.inner), "__self__", None)
         assert isinstance(shell, Institution)
         self.shell = shell
         keys = setup.Keys(alliance.folder / "coordinator")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_the_next_round_goes_on_without_one_that_vanished_after_the_vote(build: 
 
 def test_one_that_comes_back_is_told_that_it_is_out_and_forgets(build: Build):
     alliance = build(**SHAPE)
-    shell = alliance.handlers[GONE].__self__
+    shell = inspect.unwrap(alliance.handlers[GONE]).__self__
     vanishes(alliance, GONE, "share-delivery")
     back = alliance.handlers["clinic"]
 
@@ -170,7 +171,7 @@ def test_a_coordinator_killed_as_the_deadline_passes_finishes_without_the_one_th
 def test_an_upload_that_was_changed_in_the_store_leaves_its_sender_out(build: Build):
     alliance = build(**SHAPE)
     handler = alliance.handlers[GONE]
-    shell = handler.__self__
+    shell = inspect.unwrap(handler).__self__
 
     def spoils(request: bytes) -> bytes:
         reply = handler(request)

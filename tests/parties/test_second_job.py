@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -22,7 +23,7 @@ class Deaf:
 
     def __init__(self, alliance: Alliance, name: str) -> None:
         inner = alliance.handlers[name]
-        shell = getattr(inner, "__self__", None)
+        shell = getattr(inspect.unwrap(inner), "__self__", None)
         assert isinstance(shell, Institution)
         self.shell, self.inner = shell, inner
         alliance.handlers[name] = self.hear

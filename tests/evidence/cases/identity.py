@@ -147,11 +147,9 @@ def bundle_of_nothing() -> Inputs:
 
 @refused(2, KEYS, "fingerprint", by=ROOT_HOLDER)
 def another_root() -> Inputs:
-    """Somebody made an alliance of the same names with a root of his own, and whole evidence of it."""
-    paper = one(signers={"members.1": "mallory"})
-    own = {KEYS: encode(AllianceRoot(key=key_of("mallory").public_text))}
-    part = manifested(paper.evidence["lagos", "job-1"] | own)
-    return zipped(bundled({"job-1": part}, more=paper.standing("lagos") | own))
+    """Somebody made an alliance of the same names and keys with a root of his own; only the fingerprint tells."""
+    files = Paper(signers={"members.1": "mallory"}).standing("office")
+    return zipped(coordinators({}, files | {KEYS: encode(AllianceRoot(key=key_of("mallory").public_text))}))
 
 
 @refused(2, f"jobs/job-1/{KEYS}", "fingerprint", by=INSTITUTION)

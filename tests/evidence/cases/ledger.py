@@ -266,6 +266,13 @@ def votes_below_the_quorum() -> Inputs:
     return Paper().job(plan_of(rounds=1, quorum=3), Who(votes=("berlin", "lagos")))
 
 
+@refused(7, RECORD, "3 uploads, the plan sums 4 at least", by=COORDINATOR)
+def uploads_below_the_minimum() -> Inputs:
+    """The sum is of three members' updates; the plan promised each of them at least four."""
+    plan = four(minimum_members=4)
+    return Paper(members=members_of(FOUR)).job(plan, Who(survivors=("berlin", "lagos", "lima")))
+
+
 @refused(7, RECORD, "mallory is not a member of the job", by=COORDINATOR)
 def ghost_in_the_roster() -> Inputs:
     """The record's roster has somebody whom the plan does not know."""

@@ -232,7 +232,13 @@ def message_under_another_label() -> Inputs:
     return changed("rounds/0001/messages/adapter-vote.lima.json", relabelled(label, "lima"))
 
 
-@refused(8, f"{SAID}/adapter-vote.lima.json", "signed with key", by=MEMBER)
+@refused(8, f"{SAID}/adapter-vote.lima.json", "lima is not among the senders of revealed-shares", by=COLLUDERS)
+def vote_of_one_that_did_not_reveal() -> Inputs:
+    """lima revealed no share and voted all the same: for an adapter that it can't have made from the sum."""
+    return Paper().job(plan_of(rounds=1), Who(revealed=("berlin", "lagos"), votes=("berlin", "lagos", "lima")))
+
+
+@refused(8, f"{SAID}/adapter-vote.lima.json", "signed with key", by=MEMBER, written=False)
 def message_with_a_retired_key() -> Inputs:
     """lima signed with the key that it had before the list was renewed."""
     return one(signers={"adapter-vote.lima.job-1.1": "lima, before"})

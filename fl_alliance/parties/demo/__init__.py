@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from fl_alliance.errors import BadConfig
 from fl_alliance.evidence.keys import AllianceRoot
@@ -22,7 +23,7 @@ from fl_alliance.parties.demo.table import Line, compare
 from fl_alliance.parties.files import read_file, write_atomically
 from fl_alliance.protocol.codec import decode
 
-__all__ = ["DemoSettings", "Outcome", "Screen", "run_demo"]
+__all__ = ["DemoSettings", "Outcome", "Screen", "outcome_json", "run_demo"]
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,18 @@ def run_demo(settings_file: Path, folder: Path, *, threads: int, screen: Screen,
         upload_bytes=findings[0].upload_bytes,
         seconds={part: end - start for part, start, end in zip(parts, clock[:-1], clock[1:], strict=True)},
     )
-    write_atomically(folder / "outcome.json", json.dumps(asdict(outcome), default=_plain, indent=1).encode())
+    write_atomically(folder / "outcome.json", outcome_json(outcome))
     return outcome
 
 
-def _plain(value: object) -> str:
+def outcome_json(outcome: Outcome) -> bytes:
+    """Return the outcome for programs: all of it but the documents in which the auditor found it."""
+    return json.dumps(outcome, default=_plain, indent=1).encode()
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Path | Decimal):
         return str(value)
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.name != "sources"}
     raise TypeError(f"{type(value).__name__} has no place in an outcome")

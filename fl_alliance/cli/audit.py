@@ -7,18 +7,15 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, console, one_line, say, tell_error
+from fl_alliance.cli.words import Evidence, Folder, Root, console, say, say_foreign, tell_error
 
 app = typer.Typer(no_args_is_help=True, help="Offline: of evidence, of a released adapter, or of training itself.")
 
 
 @app.command("verify")
 def audit_verify(
-    places: Annotated[
-        list[Path],
-        typer.Argument(metavar="EVIDENCE...", help="Evidence bundles or folders, of whichever parties and jobs."),
-    ],
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    places: Evidence,
+    root: Root = None,
     out: Annotated[
         str | None, typer.Option("--json", help="Write the result there, for programs; -: on stdout.")
     ] = None,
@@ -31,7 +28,7 @@ def audit_verify(
     from fl_alliance.parties.audit_result import result_of
     from fl_alliance.parties.files import write_atomically
 
-    with audited(places, root=root, say=lambda line: None if out == "-" else say(one_line(line))) as audit:
+    with audited(places, root=root, say=lambda line: None if out == "-" else say_foreign(line)) as audit:
         if out == "-":
             typer.echo(result_of(audit, root=root))
         elif out is not None:
@@ -48,7 +45,7 @@ def audit_verify(
 def audit_model(
     folder: Annotated[Path, typer.Argument(help="A released adapter's folder.")],
     evidence: Annotated[Path | None, typer.Option(help="The same institution's evidence folder of the job.")] = None,
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    root: Root = None,
 ) -> None:
     """Verify signatures, provenance and card of a released adapter, and with evidence the votes for it; offline."""
     from fl_alliance.parties.model_auditor import verify_model
@@ -66,7 +63,7 @@ def audit_report(
     out: Annotated[Path, typer.Option(help="File to write: FILE.html or FILE.pdf.")],
     language: Annotated[str, typer.Option(help="en or de.")] = "en",
     job: Annotated[str | None, typer.Option(help="Only this job of what the evidence is of.")] = None,
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    root: Root = None,
     empirical: Annotated[Path | None, typer.Option(help="What `audit empirical --json` wrote, for this plan.")] = None,
     sign: Annotated[Path | None, typer.Option(help="Folder of a member, who signs it: FILE.dsse.json.")] = None,
 ) -> None:
@@ -76,7 +73,7 @@ def audit_report(
     from fl_alliance.parties.setup import Keys
 
     key = None if sign is None else IdentityKey.load(Keys(sign).identity)
-    write_report(places, out, language=language, root=root, job=job, empirical=empirical, key=key, say=_say_line)
+    write_report(places, out, language=language, root=root, job=job, empirical=empirical, key=key, say=say_foreign)
     say(f"wrote {out}" + ("" if key is None else f", signed with {key.keyid}"))
 
 
@@ -85,18 +82,14 @@ def audit_printed(
     file: Annotated[Path, typer.Argument(help="A printed report: .html or .pdf.")],
     evidence: Annotated[list[Path], typer.Option(help="A bundle or folder; again for each that it is made of.")],
     job: Annotated[str | None, typer.Option(help="The report is of this job only.")] = None,
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    root: Root = None,
     empirical: Annotated[Path | None, typer.Option(help="The result that the report was printed with, if any.")] = None,
 ) -> None:
     """Verify evidence, and that a printed report is the one that it gives, to the byte; offline."""
     from fl_alliance.parties.audit_printed import check_printed
 
-    check_printed(file, evidence, root=root, job=job, empirical=empirical, say=_say_line)
+    check_printed(file, evidence, root=root, job=job, empirical=empirical, say=say_foreign)
     say("the printed report holds")
-
-
-def _say_line(line: str) -> None:
-    say(one_line(line))
 
 
 @app.command("empirical")

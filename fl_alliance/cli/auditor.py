@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import one_line, say, stop_at_signals, tell
+from fl_alliance.cli.words import Evidence, Root, say_foreign, stop_at_signals, tell
 from fl_alliance.errors import BadConfig
 
 app = typer.Typer(no_args_is_help=True, help="Pages for an auditor, on this machine alone.")
@@ -21,11 +20,8 @@ def auditor() -> None:
 
 @app.command("serve")
 def auditor_serve(
-    places: Annotated[
-        list[Path],
-        typer.Argument(metavar="EVIDENCE...", help="Evidence bundles or folders, of whichever parties and jobs."),
-    ],
-    root: Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")] = None,
+    places: Evidence,
+    root: Root = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0: any free one.")] = 0,
 ) -> None:
     """Verify evidence, then show budgets, jobs, entries and their proofs in a browser, until interrupted; offline."""
@@ -37,7 +33,7 @@ def auditor_serve(
         raise BadConfig(f"auditor serve needs {error.name}: install fl-alliance[audit-serve]") from None
     stop = stop_at_signals()
     with (
-        examined(places, root=root, now=int(time.time()), say=lambda line: say(one_line(line))) as case,
+        examined(places, root=root, now=int(time.time()), say=say_foreign) as case,
         PagesServer(case, port=port) as server,
     ):
         tell(f"open {server.url} (Ctrl-C ends it)")

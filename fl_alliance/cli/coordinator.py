@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, console, examined, say, stop_at_signals
+from fl_alliance.cli.words import (
+    BundleFile,
+    FinishedJobs,
+    Folder,
+    LogFormat,
+    LogLevel,
+    Since,
+    Until,
+    check,
+    console,
+    examined,
+    say,
+    stop_at_signals,
+)
 from fl_alliance.errors import BadConfig, JobAborted
 
 app = typer.Typer(no_args_is_help=True, help="Run by the alliance's admin.")
@@ -193,10 +206,10 @@ def coordinator_cancel(
 @app.command("evidence")
 def coordinator_evidence(
     home: Folder,
-    out: Annotated[Path, typer.Option(help="The file to write: a zip file, for an auditor.")],
-    jobs: Annotated[list[str] | None, typer.Option("--job", help="Name of a finished job; none: all of them.")] = None,
-    since: Annotated[str | None, typer.Option(help="First day of a period, as 2026-01-31 (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="Last day of the period.")] = None,
+    out: BundleFile,
+    jobs: FinishedJobs = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
     """Write what the coordinator signed and relayed in finished jobs, and its log, as one file for `audit verify`."""
     from fl_alliance.parties.bundles import Wanted

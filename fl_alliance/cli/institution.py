@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from fl_alliance.cli.words import Folder, LogFormat, LogLevel, check, examined, read, say, stop_at_signals, tell
+from fl_alliance.cli.words import (
+    BundleFile,
+    FinishedJobs,
+    Folder,
+    LogFormat,
+    LogLevel,
+    Since,
+    Until,
+    check,
+    examined,
+    read,
+    say,
+    stop_at_signals,
+    tell,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Run inside a hospital or a school.")
 
@@ -143,10 +157,10 @@ def institution_decline(
 @app.command("evidence")
 def institution_evidence(
     home: Folder,
-    out: Annotated[Path, typer.Option(help="The file to write: a zip file, for an auditor.")],
-    jobs: Annotated[list[str] | None, typer.Option("--job", help="Name of a finished job; none: all of them.")] = None,
-    since: Annotated[str | None, typer.Option(help="First day of a period, as 2026-01-31 (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="Last day of the period.")] = None,
+    out: BundleFile,
+    jobs: FinishedJobs = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
     """Write the evidence of finished jobs as one file; `audit verify` verifies it anywhere."""
     from fl_alliance.parties.bundles import Wanted, institution_bundle

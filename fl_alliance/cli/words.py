@@ -26,6 +26,15 @@ LogFormat = Annotated[Literal["console", "json"] | None, typer.Option(help="Of t
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None, typer.Option(help="From which level on; else as configured.")
 ]
+Evidence = Annotated[
+    list[Path],
+    typer.Argument(metavar="EVIDENCE...", help="Evidence bundles or folders, of whichever parties and jobs."),
+]
+Root = Annotated[str | None, typer.Option(help="Expected fingerprint of the alliance's root.")]
+BundleFile = Annotated[Path, typer.Option(help="The file to write: a zip file, for an auditor.")]
+FinishedJobs = Annotated[list[str] | None, typer.Option("--job", help="Name of a finished job; none: all of them.")]
+Since = Annotated[str | None, typer.Option(help="First day of a period, as 2026-01-31 (UTC).")]
+Until = Annotated[str | None, typer.Option(help="Last day of the period.")]
 
 
 def say(line: str) -> None:
@@ -41,6 +50,11 @@ def tell(line: str) -> None:
 def tell_error(text: str) -> None:
     """Print one line on stderr, whatever a foreign file has put into the text."""
     print(one_line(text), file=sys.stderr)  # noqa: T201
+
+
+def say_foreign(text: str) -> None:
+    """Print one line, whatever a foreign file has put into the text."""
+    say(one_line(text))
 
 
 def one_line(text: str) -> str:

@@ -14,10 +14,11 @@ The archive is written whole or not at all, one file in memory at a time; the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from fl_alliance.errors import BadConfig
 from fl_alliance.evidence.archive import archive_of
@@ -106,19 +107,10 @@ def institution_bundle(
         own.add(f"{JOBS}/{job}/{MANIFEST}")
         for name in (MANIFEST, *(file.name for file in manifest.files)):
             contents[f"{JOBS}/{job}/{name}"] = folder / name
-    bundle = EvidenceBundle(
-        alliance=config.alliance,
-        role="institution",
-        party=config.name,
-        key=identity.public_text,
-        since=wanted.since,
-        until=wanted.until,
-        jobs=tuple(jobs),
-        files=tuple(listed(contents, own)),
-        time=int(clock()),
-    )
-    write_bundle(out, contents, sign_document(identity, bundle))
-    return bundle
+    return write_bundle(
+        out, contents, own, wanted, identity=identity, moment=int(clock()),
+        alliance=config.alliance, role="institution", party=config.name, jobs=jobs,
+    )  # fmt: skip
 
 
 def _standing(home: Path, config: InstitutionConfig, identity: IdentityKey) -> dict[str, Source]:
@@ -142,17 +134,36 @@ def _finished(jobs: Path, identity: IdentityKey) -> Iterator[tuple[str, int]]:
         yield path.parts[-3], open_document(data, PrivacyReport, public_key=identity.public).time
 
 
-def listed(contents: Mapping[str, Source], names: Collection[str]) -> Iterator[ManifestFile]:
+def _listed(contents: Mapping[str, Source], names: Collection[str]) -> Iterator[ManifestFile]:
     """Yield digest and length of the files `names` among `contents`, sorted."""
     for name in sorted(names):
         data = _read(contents[name])
         yield ManifestFile(name=name, digest=digest_of(data), length=len(data))
 
 
-def write_bundle(out: Path, contents: Mapping[str, Source], envelope: bytes) -> None:
-    """Write the archive of `contents`, and of the `envelope` that lists them, to `out`: whole or not at all."""
-    everything: dict[str, Source] = {**contents, BUNDLE: envelope}
+def write_bundle(
+    out: Path, contents: Mapping[str, Source], own: Collection[str], wanted: Wanted, *,
+    identity: IdentityKey, moment: int,
+    alliance: str, role: Literal["institution", "coordinator"], party: str, jobs: Sequence[str],
+) -> EvidenceBundle:  # fmt: skip
+    """Write the archive of `contents` to `out`, whole or not at all, and return what it says of itself.
+
+    `own` are the files that it lists itself; the rest is in a job's manifest. `moment` in Unix seconds.
+    """
+    bundle = EvidenceBundle(
+        alliance=alliance,
+        role=role,
+        party=party,
+        key=identity.public_text,
+        since=wanted.since,
+        until=wanted.until,
+        jobs=tuple(jobs),
+        files=tuple(_listed(contents, own)),
+        time=moment,
+    )
+    everything: dict[str, Source] = {**contents, BUNDLE: sign_document(identity, bundle)}
     write_pieces_atomically(out, archive_of(everything, lambda name: _read(everything[name])))
+    return bundle
 
 
 def _read(source: Source) -> bytes:

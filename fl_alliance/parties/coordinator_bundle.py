@@ -22,10 +22,10 @@ from fl_alliance.errors import BadConfig, StoreFailed
 from fl_alliance.evidence.bundle import JOBS
 from fl_alliance.evidence.keys import IdentityKey
 from fl_alliance.evidence.log import plan_entry, receipt_of, record_entry
-from fl_alliance.evidence.sign import peek_document, sign_document
+from fl_alliance.evidence.sign import peek_document
 from fl_alliance.parties.audit_log import LEAVES, LOG, checkpoint_name, receipt_name
 from fl_alliance.parties.auditor import MEMBERS, PLAN, ROOT
-from fl_alliance.parties.bundles import Source, Wanted, listed, write_bundle
+from fl_alliance.parties.bundles import Source, Wanted, write_bundle
 from fl_alliance.parties.config import CoordinatorConfig, load
 from fl_alliance.parties.coordinator import replayed
 from fl_alliance.parties.files import read_file
@@ -59,26 +59,18 @@ def coordinator_bundle(
     identity, log = IdentityKey.load(keys.identity), LogFile(home / "log" / "entries.jsonl")
     contents: dict[str, Source] = {ROOT: keys.root_public, MEMBERS: keys.members}
     with open_journal(home) as journal:
-        begun = [queued.job for queued in JobQueue(journal).jobs() if JobQueue(journal).begun(queued.job)]
+        queue = JobQueue(journal)
+        begun = [queued.job for queued in queue.jobs() if queue.begun(queued.job)]
         finished = {job: files for job in begun if (files := _Job(home, job, journal, log).files())}
     wanted.require_known(finished)
     jobs = [job for job, files in sorted(finished.items()) if wanted.has(job, _ended(files))]
     if not jobs:
         raise BadConfig(f"since, until: no job ended then; finished here: {', '.join(sorted(finished)) or 'none'}")
     contents |= {f"{JOBS}/{job}/{name}": data for job in jobs for name, data in finished[job].items()}
-    bundle = EvidenceBundle(
-        alliance=config.alliance,
-        role="coordinator",
-        party=COORDINATOR,
-        key=identity.public_text,
-        since=wanted.since,
-        until=wanted.until,
-        jobs=tuple(jobs),
-        files=tuple(listed(contents, contents)),
-        time=int(clock()),
-    )
-    write_bundle(out, contents, sign_document(identity, bundle))
-    return bundle
+    return write_bundle(
+        out, contents, contents, wanted, identity=identity, moment=int(clock()),
+        alliance=config.alliance, role="coordinator", party=COORDINATOR, jobs=jobs,
+    )  # fmt: skip
 
 
 def _ended(files: dict[str, bytes]) -> int:

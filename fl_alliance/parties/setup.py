@@ -301,12 +301,9 @@ def publish_members(home: Path, root: IdentityKey | None = None) -> bytes:
         BadConfig: the list has changed, and the root is not at hand. Nothing has been written.
     """
     keys = Keys(home)
-    last, document = _published(keys), _members_now(home)
-    if last is not None:
-        document = document.model_copy(update={"serial": last.serial})
-        if document == last:
-            return keys.members.read_bytes()
-        document = document.model_copy(update={"serial": last.serial + 1})
+    document = _next_list(home)
+    if document is None:
+        return keys.members.read_bytes()
     envelope = sign_document(root or root_key(home), document)
     write_atomically(keys.members, envelope)
     return envelope
@@ -314,24 +311,25 @@ def publish_members(home: Path, root: IdentityKey | None = None) -> bytes:
 
 def list_is_behind(home: Path) -> bool:
     """Whether the list of members, as it was signed last, is not that of who is a member."""
-    last = _published(Keys(home))
-    return last is None or _members_now(home).model_copy(update={"serial": last.serial}) != last
+    return _next_list(home) is not None
 
 
-def _published(keys: Keys) -> AllianceMembers | None:
-    if not keys.members.exists():
-        return None
-    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root"))
-    return open_document(keys.members.read_bytes(), AllianceMembers, public_key=root.public)
-
-
-def _members_now(home: Path) -> AllianceMembers:
-    identity = IdentityKey.load(Keys(home).identity)
+def _next_list(home: Path) -> AllianceMembers | None:
+    """Return the list of who is a member, with the serial that follows; None: the one that was signed last says it."""
+    keys = Keys(home)
+    identity = IdentityKey.load(keys.identity)
     members = [AllianceMember(name=COORDINATOR, role="coordinator", identity=identity.public_text)]
     members += [AllianceMember(name=r.name, role="institution", identity=r.identity) for r in admitted(home)]
-    return AllianceMembers(
+    document = AllianceMembers(
         alliance=alliance_of(home), serial=1, members=tuple(sorted(members, key=lambda member: member.name))
     )
+    if not keys.members.exists():
+        return document
+    root = decode(AllianceRoot, read_file(keys.root_public, "alliance root"))
+    last = open_document(keys.members.read_bytes(), AllianceMembers, public_key=root.public)
+    if document.model_copy(update={"serial": last.serial}) == last:
+        return None
+    return document.model_copy(update={"serial": last.serial + 1})
 
 
 def admitted(home: Path) -> list[JoinRequest]:

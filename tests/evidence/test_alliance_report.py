@@ -29,6 +29,7 @@ from fl_alliance.protocol.ids import decimal_text, digest_of
 from tests.evidence.alliance import key_of
 from tests.evidence.folder import Folder
 from tests.evidence.shared import Alliance
+from tests.privacy.sources import require_uncut
 
 ROOT = key_of("root").keyid
 
@@ -263,8 +264,6 @@ def _renamed(part: Sources, name: str) -> Sources:
 def test_no_word_of_a_picture_is_cut(
     given: list[Sources], language: str, many: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     drawn: list[Any] = []
     monkeypatch.setattr(alliance_figures, "drawn", lambda figure, *_: drawn.append(figure) or Figure(b"<svg/>", "", ""))
     facts = alliance_facts_of(given)
@@ -278,14 +277,8 @@ def test_no_word_of_a_picture_is_cut(
     alliance_document_of(facts, root=ROOT, language=language, pictures="svg")
     assert len(drawn) == (6 if many else 3)
     for figure in drawn:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        inside, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
-        assert inside.x0 >= 0
-        assert inside.y0 >= 0
-        assert inside.x1 <= width
-        assert inside.y1 <= height
-        assert height < 9.5, "a page of A4 has 10.3 inches between its margins"
+        require_uncut(figure)
+        assert figure.get_size_inches()[1] < 9.5, "a page of A4 has 10.3 inches between its margins"
 
 
 def test_the_page_is_black_and_white_and_reaches_nothing(given: list[Sources]) -> None:

@@ -44,3 +44,16 @@ def sources_of(path: Path, *, charged: int = 2, policy: dict[str, Any] | None = 
 
 
 __all__ = ["DIGEST", "ME", "NAMES", "NOW", "plan_of", "record_of", "sources_of"]
+
+
+def require_uncut(figure: Any) -> None:
+    """Fail if a word or a line of a drawn picture lies beyond its edges."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    inside, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
+    assert inside.x0 >= 0
+    assert inside.y0 >= 0
+    assert inside.x1 <= width
+    assert inside.y1 <= height

@@ -25,7 +25,7 @@ from fl_alliance.privacy.reporting.page import page_of
 from fl_alliance.privacy.reporting.pdf import pdf_of
 from fl_alliance.privacy.reporting.words import languages
 from fl_alliance.protocol.ids import decimal_text
-from tests.privacy.sources import record_of, sources_of
+from tests.privacy.sources import record_of, require_uncut, sources_of
 
 
 @pytest.fixture(scope="module")
@@ -259,16 +259,8 @@ def drawn(sources: Sources, language: str, monkeypatch: pytest.MonkeyPatch) -> l
 
 @pytest.mark.parametrize("language", languages())
 def test_no_word_of_a_picture_is_cut(sources: Sources, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     for figure in drawn(sources, language, monkeypatch):
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        inside, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
-        assert inside.x0 >= 0
-        assert inside.y0 >= 0
-        assert inside.x1 <= width
-        assert inside.y1 <= height
+        require_uncut(figure)
 
 
 def test_pictures_show_the_facts(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,13 @@ from fl_alliance.parties.audit_pages.blocks import (
     links,
 )
 from fl_alliance.parties.audit_pages.evidence import Evidence, House
-from fl_alliance.parties.audit_pages.overview import HOME, day, dots_of, refusals_of
+from fl_alliance.parties.audit_pages.overview import HOME, dots_of, refusals_of
 from fl_alliance.parties.audit_pages.what_if import Answer, answer, values_of
 from fl_alliance.privacy.accountant import RdpAccountant
 from fl_alliance.privacy.ledger import spent
 from fl_alliance.privacy.plain_words import CAPS, PlanFacts
 from fl_alliance.privacy.report import Gauge
-from fl_alliance.privacy.reporting.content import when
+from fl_alliance.privacy.reporting.content import figures_of, when
 from fl_alliance.protocol.documents import InstitutionPolicy, LedgerEntry
 from fl_alliance.protocol.ids import decimal_text
 
@@ -91,12 +91,7 @@ def _jobs(house: House) -> Table:
         tuple(
             (
                 link(addresses.of_job(name), " / ".join(name)) if name in given else " / ".join(name),
-                day(job.first),
-                day(job.last),
-                str(job.charges),
-                decimal_text(job.alone),
-                decimal_text(job.after),
-                "—" if job.after_tight is None else decimal_text(job.after_tight),
+                *figures_of(job),
             )
             for job in house.facts.jobs
             for name in [(job.alliance, job.job)]

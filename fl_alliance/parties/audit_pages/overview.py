@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from fl_alliance.parties.audit_pages import addresses, charts
 from fl_alliance.parties.audit_pages.blocks import (
@@ -21,7 +20,7 @@ from fl_alliance.parties.audit_pages.blocks import (
 from fl_alliance.parties.audit_pages.evidence import Case, Given, House, refused
 from fl_alliance.parties.audit_steps import Step
 from fl_alliance.privacy.report import Gauge
-from fl_alliance.privacy.reporting.content import when
+from fl_alliance.privacy.reporting.content import day, when
 from fl_alliance.protocol.ids import decimal_text
 from fl_alliance.protocol.messages import Refusal
 
@@ -40,11 +39,6 @@ def overview(case: Case) -> Page:
     institutions = len({house.name[0] for house in case.houses})
     lead = f"{_many(institutions, 'institution')}, {_many(len(case.jobs), 'job')}; verified {when(case.time)}, offline"
     return Page(title="Evidence of the alliance", lead=lead, parts=parts)
-
-
-def day(time: int) -> str:
-    """Return the day of `time` (Unix seconds), in UTC."""
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
 
 
 def _many(count: int, what: str) -> str:

@@ -12,7 +12,7 @@ from fl_alliance.privacy.reporting import figures
 from fl_alliance.privacy.reporting.appendix import appendix
 from fl_alliance.privacy.reporting.closing import assumptions, coverage, empirical, how_to_check
 from fl_alliance.privacy.reporting.document import Block, Bullets, Document, Paragraph, Section, Table
-from fl_alliance.privacy.reporting.facts import Facts, RefusedPlan, Sources, facts_of
+from fl_alliance.privacy.reporting.facts import Facts, JobFacts, RefusedPlan, Sources, facts_of
 from fl_alliance.privacy.reporting.words import Words, words_of
 from fl_alliance.privacy.trade_off import gaussian_beta
 from fl_alliance.protocol.documents import LedgerEntry, RoundRecord, model_digest
@@ -238,20 +238,21 @@ def _budget(facts: Facts, kind: figures.Kind | None, _: Words) -> Section:
     return Section(_("Budget: spent and left"), (table, Paragraph(note, "note"), *pictures))
 
 
+def figures_of(job: JobFacts) -> tuple[str, ...]:
+    """Return what stands behind a job in a table of jobs: days, charges, epsilon alone and after it."""
+    return (
+        day(job.first),
+        day(job.last),
+        str(job.charges),
+        decimal_text(job.alone),
+        decimal_text(job.after),
+        "—" if job.after_tight is None else decimal_text(job.after_tight),
+    )
+
+
 def _jobs(facts: Facts, _: Words) -> Section:
     head = (_("Job"), _("charged from"), _("to"), _("charges"), _("alone (RDP)"), _("data set after (RDP)"), _("(PLD)"))
-    rows: Rows = tuple(
-        (
-            f"{job.alliance} / {job.job}",
-            day(job.first),
-            day(job.last),
-            str(job.charges),
-            decimal_text(job.alone),
-            decimal_text(job.after),
-            "—" if job.after_tight is None else decimal_text(job.after_tight),
-        )
-        for job in facts.jobs
-    )
+    rows: Rows = tuple((f"{job.alliance} / {job.job}", *figures_of(job)) for job in facts.jobs)
     rows, left_out = shortened(rows, _)
     table = Table(
         _("Every job that ever touched the data set, at delta {delta}").format(delta=facts.sources.report.delta),
